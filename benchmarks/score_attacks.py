@@ -49,6 +49,7 @@ from fedtlu_fast.client_steps.step import Arrival, ClientContext, RunFacts, Serv
 from fedtlu_fast.client_steps.threats import ALittleIsEnough, Noise, Scaling, Shift, SignFlip, Threat
 from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.scoring.block_metrics import Change, measure
+from fedtlu_fast.scoring.client_values import ClientValues, places_in, read_at
 from fedtlu_fast.scoring.units import unit_norms
 from fedtlu_fast.simulation.round import run_round
 
@@ -88,7 +89,7 @@ POOLED = ("l2_per_parameter", "relative_change", "agreement", "signal", "signal_
 SCORES = {
     "excess": ("excess", "mean"),
     "excess, pooled": ("excess", "pooled"),
-    **{metric: (metric, "pooled") for metric in (*POOLED, "clipped_norms", "votes", "aligned")},
+    **{metric: (metric, "pooled") for metric in (*POOLED, "clipped_norms", "votes", "pairs", "aligned")},
 }
 """Name -> metric and pooling; Eq. 1 is also as in the paper, and all others as in the study."""
 COLUMNS = ("model", "where", "threat", "hostile", "rule", "score")
@@ -163,19 +164,20 @@ def orders(moment: Moment, cohort: Sequence[int], changes: Tensor) -> dict[tuple
     (group,) = layout.groups
     stats = aggregate(changes, weights.tolist(), layout, client_stats=True).client_stats
     assert stats is not None
-    norms = unit_norms(stats, layout)
+    norms, places = unit_norms(stats, layout), places_in(layout, 0, moment.round)
+    values = ClientValues.of(read_at(places, changes, torch.zeros_like(moment.params)), layout)
     found = {}
     for rule, part in RULES.items():
         vector = aggregated(part, moment.params, changes, weights)
         own = layer_stats(vector, layout)
         change = Change(
             layout, own, score_layers(own), moment.params, layout, client_stats=stats, client_weights=weights,
-            client_norms=(weights[:, None] * norms).sum(dim=0) / weights.sum(),
+            client_values=values, client_norms=(weights[:, None] * norms).sum(dim=0) / weights.sum(),
             held_out=Known(moment.gradient), vector=vector,
         )  # fmt: skip
         for score, (metric, pooling) in SCORES.items():
-            values = measure(metric, replace(change, pooling=pooling)).blocks[list(group.blocks)]
-            order = values.sort(descending=True, stable=True).indices
+            blocks = measure(metric, replace(change, pooling=pooling)).blocks[list(group.blocks)]
+            order = blocks.sort(descending=True, stable=True).indices
             found[rule, score] = [group.blocks[at] for at in order.tolist()]
     return found
 

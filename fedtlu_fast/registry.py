@@ -170,6 +170,7 @@ NAMES: dict[str, dict[str, str]] = {
         "signal_to_noise": "fedtlu_fast.scoring.metrics.signal_to_noise:signal_to_noise",
         "clipped_norms": "fedtlu_fast.scoring.metrics.clipped_norms:clipped_norms",
         "votes": "fedtlu_fast.scoring.metrics.votes:votes",
+        "pairs": "fedtlu_fast.scoring.metrics.pairs:pairs",
         "aligned": "fedtlu_fast.scoring.metrics.aligned:aligned",
         "benefit": "fedtlu_fast.scoring.metrics.benefit:benefit",
     },

@@ -69,6 +69,7 @@ def make_lane_trainer(
         ),
         normed=scored_layout(layout, selector.scored_layers) if "client_norms" in asked else None,
         with_stats="client_stats" in asked,
+        valued=config.seed if "client_values" in asked else None,
         client_errors=execution.client_errors,
         backend=config.backend,
         announce=population.announce if isinstance(population, AheadPopulation) else None,

@@ -28,6 +28,7 @@ from fedtlu_fast.clients.trainer import (
     ClientSum,
     ClientUpdate,
     Finish,
+    Looks,
     Want,
 )
 from fedtlu_fast.data.population import Batch, Indices, Pool, Samples, whole
@@ -111,7 +112,7 @@ class CompiledTrainer:
         clients: Sequence[int],
         finish: Finish | None,
         largest: float,
-        stats: bool,
+        looks: Looks,
     ) -> ClientSum:
         """See `GroupTrainer`."""
         samples = [start.samples for start in starts]

@@ -17,10 +17,12 @@ from fedtlu_fast.clients.trainer import (
     ClientSum,
     ClientUpdate,
     Finish,
+    Looks,
     Want,
 )
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.clients.vectorized import ClientUpdates, VectorizedTrainer
+from fedtlu_fast.scoring.client_values import read_at
 from fedtlu_fast.soundness import sound_rows
 
 
@@ -64,7 +66,7 @@ class VectorizedGroups:
         clients: Sequence[int],
         finish: Finish | None,
         largest: float,
-        stats: bool,
+        looks: Looks,
     ) -> ClientSum:
         """See `GroupTrainer`."""
         base, whole = starts[0], range(len(self.many.layout.blocks))
@@ -88,17 +90,17 @@ class VectorizedGroups:
                 updates[index] = finish(place, updates[index])
                 if updates[index].params is not row:
                     row.copy_(updates[index].params)
-        return self._added(found, updates, base.params, stats)
+        return self._added(found, updates, base.params, looks)
 
     def _added(
-        self, found: ClientUpdates, updates: Sequence[ClientUpdate], base: Tensor, stats: bool
+        self, found: ClientUpdates, updates: Sequence[ClientUpdate], base: Tensor, looks: Looks
     ) -> ClientSum:
         """Adds up the changes of the clients whose loss is finite and whose parameters are sound."""
         rows_sound = sound_rows(found.params)
         finite = [isfinite(own.loss) and row for own, row in zip(updates, rows_sound, strict=True)]
         weights = [own.counts for own in updates]
         accepted = [weight for weight, wanted in zip(weights, finite, strict=True) if wanted]
-        part = None
+        part = values = None
         if accepted:
             rows = found.params if all(finite) else found.params[torch.tensor(finite)]
             part = aggregate(
@@ -107,9 +109,10 @@ class VectorizedGroups:
                 self.many.layout,
                 base=base,
                 normalize=False,
-                client_stats=stats,
+                client_stats=looks.stats,
                 backend=self._backend,
             )
+            values = None if looks.places is None else read_at(looks.places, rows, base)
         held, losses = [own.samples for own in updates], [own.loss for own in updates]
         ranked = sorted(zip(found.clients, held, losses, finite, weights, strict=True))
         _, samples, means, sound, counted = map(list, zip(*ranked, strict=True))
@@ -122,4 +125,5 @@ class VectorizedGroups:
             None if part is None else part.client_stats,
             accepted,
             [place for place, wanted in zip(found.clients, finite, strict=True) if wanted],
+            values,
         )

@@ -132,6 +132,8 @@ class ClientSum:
             unless the caller asked for them.
         stats_weights: weights of the clients in `stats`, in the same order.
         stats_clients: places (from 0) of the clients in `stats` among the K clients, in the same order.
+        values: [., S] float32 on the CPU, the change of every finite client at `Looks.places`, in the same
+            order; None unless the caller asked for them.
     """
 
     change: Tensor
@@ -142,6 +144,20 @@ class ClientSum:
     stats: LayerStats | None = None
     stats_weights: list[float] = field(default_factory=list)
     stats_clients: list[int] = field(default_factory=list)
+    values: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What the caller wants to know of every client's change.
+
+    Attributes:
+        stats: whether it wants the statistics of the layers.
+        places: [S], the places at which it wants the values; None: at none.
+    """
+
+    stats: bool = False
+    places: Tensor | None = None
 
 
 Finish = Callable[[int, ClientUpdate], ClientUpdate]
@@ -188,7 +204,7 @@ class GroupTrainer(Trainer, Protocol):
         clients: Sequence[int],
         finish: Finish | None,
         largest: float,
-        stats: bool,
+        looks: Looks,
     ) -> ClientSum:
         """Trains K clients from the same parameters and returns the sum of their changes.
 
@@ -199,6 +215,6 @@ class GroupTrainer(Trainer, Protocol):
             finish: called with every client's update before it is added, if the engine `shows_vectors`;
                 None: clients send the result of their training as it is.
             largest: upper limit of a client's weight; only `finish` can set a larger one.
-            stats: whether to return `ClientSum.stats`; only an engine that `shows_vectors` does.
+            looks: what to return of every client; only an engine that `shows_vectors` does.
         """
         ...

@@ -8,13 +8,22 @@ from itertools import groupby
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from fedtlu_fast.aggregation import WeightedMean
 from fedtlu_fast.client_steps import ClientSteps
 from fedtlu_fast.client_steps.client_round import ClientRound, StepMemories
 from fedtlu_fast.client_steps.step import Vectors
 from fedtlu_fast.clients.client_errors import check_memory, reason_of
-from fedtlu_fast.clients.trainer import ClientStart, ClientSum, ClientUpdate, Finish, GroupTrainer, Trainer
+from fedtlu_fast.clients.trainer import (
+    ClientStart,
+    ClientSum,
+    ClientUpdate,
+    Finish,
+    GroupTrainer,
+    Looks,
+    Trainer,
+)
 from fedtlu_fast.clients.vectorized import CannotVectorizeError
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.executors.lanes import ClientReports, Lane, LaneResult
@@ -22,6 +31,7 @@ from fedtlu_fast.executors.patience import Watch
 from fedtlu_fast.executors.probing import Prober
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import layer_stats
+from fedtlu_fast.scoring.client_values import places_in, read_at
 from fedtlu_fast.scoring.units import unit_norms
 
 
@@ -60,6 +70,7 @@ class LaneTrainer:
         *,
         normed: ParameterLayout | None = None,
         with_stats: bool = False,
+        valued: int | None = None,
         client_errors: Literal["stop", "drop"] = "stop",
         backend: str = "auto",
         announce: Callable[[Sequence[int]], None] | None = None,
@@ -75,6 +86,7 @@ class LaneTrainer:
             prober: has clients measure their gradients.
             normed: the layout whose units' norms are reported of every client; None: none are.
             with_stats: whether the statistics of every client's change are reported.
+            valued: the run's seed if values of every client's change are reported (`client_values`), or None.
             client_errors: whether a client that fails stops the run.
             backend: who runs the kernels.
             announce: called with the clients of every lane before they train.
@@ -83,8 +95,9 @@ class LaneTrainer:
         self.population, self.layout, self.watch = population, layout, watch or _nobody
         self._steps, self._engines, self._prober = steps, engines, prober
         self._normed, self._client_errors, self._backend = normed, client_errors, backend
-        self._announce, self._with_stats = announce, with_stats
-        group, self._looks = engines.group, normed is not None or with_stats
+        self._announce, self._with_stats, self._valued = announce, with_stats, valued
+        self._measures = normed is not None or with_stats
+        group, self._looks = engines.group, self._measures or valued is not None
         if self._looks and group is not None and not group.shows_vectors:
             # In one call only the clients' sum comes out, and not how long each change is.
             group = None
@@ -185,12 +198,15 @@ class LaneTrainer:
         # Of what is sent, whatever the client says of it; of what it does not send nobody knows.
         finite = update.is_sound(start[1])
         reports.add(client, update.samples, update.loss, finite, update.counts)
-        if finite and self._looks:
+        if finite and self._measures:
             change = layer_stats(update.params - start[0], self.layout, backend=self._backend)
             if self._normed is not None:
                 reports.add_norms(update.counts * unit_norms(change, self._normed).numpy())
             if self._with_stats:
                 reports.add_stats(client, change.cpu())
+        places = self._places(lane)
+        if finite and places is not None:
+            reports.values[client] = read_at(places, update.params, start[0]).numpy()
         return (update.params, update.buffers) if finite else None
 
     def _add_many(
@@ -218,7 +234,8 @@ class LaneTrainer:
             pairs = zip(rounds, clients, strict=True)
             starts = [self._start(client_round, client) for client_round, client in pairs]
             self.watch(-1, len(clients))
-            found = engine.train_group(starts, lane.round, clients, finish, lane.largest, self._looks)
+            looks = Looks(self._measures, self._places(lane))
+            found = engine.train_group(starts, lane.round, clients, finish, lane.largest, looks)
         except BaseException as error:
             check_memory(error, f"{len(clients)} clients at once")
             # One of them is to blame: on its own it fails again, and the others do not.
@@ -251,9 +268,16 @@ class LaneTrainer:
             table = found.stats.cpu()
             for place, at in enumerate(found.stats_clients):
                 reports.add_stats(clients[at], table.row(place))
+        if found.values is not None:
+            for at, values in zip(found.stats_clients, found.values.numpy(), strict=True):
+                reports.values[clients[at]] = values
         rows = (found.samples, found.losses, found.finite, found.weights)
         for row in zip(clients, *rows, strict=True):
             reports.add(*row)
+
+    def _places(self, lane: Lane) -> Tensor | None:
+        """The places at which clients' changes are reported; None: at none."""
+        return None if self._valued is None else places_in(self.layout, self._valued, lane.round)
 
     def _client_round(self, start: Vectors, lane: Lane, client: int) -> ClientRound:
         order = None if lane.orders is None else lane.orders.for_client(client)

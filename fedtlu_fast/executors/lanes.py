@@ -69,6 +69,8 @@ class ClientReports:
             the weights n_k, [L + B] float64; None unless it was asked for and there is one.
         stats: statistics of the layers of each accepted client's change, by its number: [6, L] float64, with
             the rows count, mean, std, l2, abs_max and nonfinite; empty unless they were asked for.
+        values: the values [S] float32 of each accepted client's change at the places of the round
+            (`client_values`), by its number; empty unless they were asked for.
         sent: the blocks that each client sent, by its number; only of clients under `Orders`.
         gains: [B] float64 of each client that probed.
         memory: what the client steps remember anew, by client and by the step's name.
@@ -82,6 +84,7 @@ class ClientReports:
     failed: dict[int, str] = field(default_factory=dict)
     norms: NDArray[np.float64] | None = None
     stats: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    values: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     sent: dict[int, Blocks] = field(default_factory=dict)
     gains: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     memory: dict[int, StepMemories] = field(default_factory=dict)
@@ -125,6 +128,7 @@ class ClientReports:
         self.weights += other.weights
         self.failed |= other.failed
         self.stats |= other.stats
+        self.values |= other.values
         self.sent |= other.sent
         self.gains |= other.gains
         self.memory |= other.memory

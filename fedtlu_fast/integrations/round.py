@@ -21,6 +21,7 @@ from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import layer_stats
+from fedtlu_fast.scoring.client_values import places_in, read_at
 from fedtlu_fast.scoring.units import unit_norms
 from fedtlu_fast.selection import Full, Selection, remembered_by, select
 from fedtlu_fast.simulation.apply import apply_, left_out
@@ -232,9 +233,12 @@ class Round:
 
     def _measure(self, client: int, weight: float, vector: Tensor) -> None:
         """Measures a client's change, if the selector needs facts about single clients."""
-        if not self._asked:
-            return
         model = self._model
+        if "client_values" in self._asked:
+            places = places_in(model.layout, model.update.seed, self._index)
+            self._reports.values[client] = read_at(places, vector, model.params).numpy()
+        if not {"client_stats", "client_norms"} & self._asked:
+            return
         stats = layer_stats(vector - model.params, model.layout, backend=model.update.backend)
         if "client_stats" in self._asked:
             self._reports.add_stats(client, stats.cpu())

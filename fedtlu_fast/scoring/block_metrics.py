@@ -21,12 +21,13 @@ from torch import Tensor
 from fedtlu_fast.errors import InputError, cause, kind_of, not_one_of
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.registry import find
+from fedtlu_fast.scoring.client_values import ClientValues
 from fedtlu_fast.scoring.held_out import HeldOut
 from fedtlu_fast.scoring.scores import LayerScores, Pooling
 from fedtlu_fast.scoring.statistics import LayerStats
 from fedtlu_fast.unchanged import unchanged
 
-OF_CLIENTS = ("client_norms", "client_stats")
+OF_CLIENTS = ("client_norms", "client_stats", "client_values")
 """Facts about single clients: whoever asks for one does not work where the server sees only the aggregate."""
 FACTS = (*OF_CLIENTS, "held_out")
 """Facts that a metric, a score or a selector may ask for beside the aggregated change; see `Change`."""
@@ -51,9 +52,11 @@ class Change:
         client_norms: [L + B] float64, ``sum_k n_k ||d_k|| / sum_k n_k`` of every unit; None unless asked for.
         client_stats: [K, L], statistics of the change of each accepted client, in the order of the cohort;
             None unless asked for.
-        client_weights: [K] float64, their weights; None unless `client_stats` is there.
+        client_values: [K, S], values of their changes at places that are the same for all; None unless asked
+            for.
+        client_weights: [K] float64, their weights; None unless `client_stats` or `client_values` is there.
         client_sent: [K, B] bool, the blocks that each of them sent. Of other blocks it has no change, and its
-            statistics there are those of zeros. None: everybody sent everything, or `client_stats` is not
+            statistics there are those of zeros. None: everybody sent everything, or `client_weights` are not
             there.
         held_out: losses on a sample that the server holds, or that the client keeps back; None unless asked
             for.
@@ -73,6 +76,7 @@ class Change:
     last_choice: NDArray[np.bool_] | None = None
     client_norms: Tensor | None = None
     client_stats: LayerStats | None = None
+    client_values: ClientValues | None = None
     client_weights: Tensor | None = None
     client_sent: Tensor | None = None
     held_out: HeldOut | None = None
@@ -164,7 +168,10 @@ def given_to_metric(change: Change) -> dict[str, Tensor | None]:
         if isinstance(value, Tensor)
     }
     names = ("parameters", "vector", "client_norms", "client_weights", "client_sent")
-    return {name: getattr(change, name) for name in names} | {"layout.offsets": change.layout.offsets} | rows
+    given = {name: getattr(change, name) for name in names} | {"layout.offsets": change.layout.offsets} | rows
+    if change.client_values is not None:
+        given["client_values.values"] = change.client_values.values
+    return given
 
 
 def measure(metric: str, change: Change) -> BlockValues:
@@ -205,7 +212,7 @@ def missing_fact(function: Any, change: Change, error: BaseException) -> str:
         return ""
     function = getattr(function, "func", function)  # of a partial
     names = getattr(getattr(function, "__code__", None), "co_names", ())
-    if "client_stats" not in names and {"client_weights", "client_sent"} & set(names):
+    if not {"client_stats", "client_values"} & set(names) and {"client_weights", "client_sent"} & set(names):
         names = (*names, "client_stats")  # they come with it
     lacking = [
         fact for fact in FACTS if getattr(change, fact) is None and fact not in getattr(function, "asks", ())

@@ -52,8 +52,8 @@ class FedTLU(ByMetric):
 
     Attributes:
         metric: score of a block: excess (Eq. 1) | l2_per_parameter | relative_change (these need only the
-            aggregate) | agreement | signal | signal_to_noise | clipped_norms | votes (of clients' changes) |
-            aligned (with the gradient on evaluation.held_out) | benefit (measured on them) |
+            aggregate) | agreement | signal | signal_to_noise | clipped_norms | votes | pairs (of clients'
+            changes) | aligned (with the gradient on evaluation.held_out) | benefit (measured on them) |
             package.module:function; all but excess are ours.
         ddof: kind of standard deviation in Eq. 1: 0 of a population | 1 of a sample; the paper does not say.
         pooling: score of a block: mean (of its layers' scores) | pooled (as one layer).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fedtlu_fast.executors.lanes import ClientReports, Lane
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
+from fedtlu_fast.scoring.client_values import places_in
 from fedtlu_fast.simulation.clock import StageClock
 from fedtlu_fast.simulation.received import as_received
 from fedtlu_fast.soundness import sound
@@ -80,6 +82,7 @@ def gather(
         ordered: whether clients send chosen blocks. Each block is then averaged over the clients that sent
             it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
     """
+    places = partial(places_in, layout, seed, begin.round)
     reports, arrived, held_back = ClientReports(), list[int](), dict[int, ClientReports]()
     kept_as_is = {"start.base": begin.base, "start.layout.offsets": layout.offsets}
     kept_as_is |= {f"start.memory[{name!r}]": tensor for name, tensor in begin.memory.items()}
@@ -108,7 +111,7 @@ def gather(
                 held_back |= dict.fromkeys(arrival.clients, own)
                 own = replace(own, norms=None)
             elif passed.single and passed.vectors[0] is not vectors[0]:
-                own = as_received(own, passed, begin.base, scored, begin.backend)
+                own = as_received(own, passed, begin.base, scored, begin.backend, places)
             reports.extend(own)
             with unchanged(RULE, rule, "add", kept_as_is):
                 held = _add_(rule, held, buffers, passed, arrived, seed, begin.round)
@@ -116,8 +119,10 @@ def gather(
         for late in server_round.finish():
             if sound(late.vectors[0]):
                 if late.single and late.clients[0] in held_back:
-                    own = as_received(held_back[late.clients[0]], late, begin.base, scored, begin.backend)
+                    held_own = held_back[late.clients[0]]
+                    own = as_received(held_own, late, begin.base, scored, begin.backend, places)
                     reports.stats |= own.stats
+                    reports.values |= own.values
                     if own.norms is not None:
                         reports.add_norms(own.norms)
                 with unchanged(RULE, rule, "add", kept_as_is):

@@ -14,6 +14,7 @@ from fedtlu_fast.executors.lanes import ClientReports
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
 from fedtlu_fast.scoring.block_metrics import BlockValues, Change, asked_by, measure
+from fedtlu_fast.scoring.client_values import ClientValues
 from fedtlu_fast.scoring.held_out import HeldOut
 from fedtlu_fast.scoring.units import mean_client_norms
 from fedtlu_fast.selection import Evidence, Selector
@@ -95,6 +96,7 @@ def measure_round(
     """
     stats, asked = layer_stats(change, layout, backend=backend).cpu(), selector.asked()
     asked |= asked_by(tuple(recorded))
+    singly = bool({"client_stats", "client_values"} & asked)
     norms = None
     if "client_norms" in asked:
         weights = reports.total if totals is None else _of_units(layout, totals)
@@ -110,8 +112,9 @@ def measure_round(
         last_choice=None if last_choice is None else last_choice.cpu().numpy(),
         client_norms=norms,
         client_stats=_client_stats(reports, layout) if "client_stats" in asked else None,
-        client_weights=_client_weights(reports) if "client_stats" in asked else None,
-        client_sent=None if totals is None or "client_stats" not in asked else _client_sent(reports, layout),
+        client_values=_client_values(reports, layout) if "client_values" in asked else None,
+        client_weights=_client_weights(reports) if singly else None,
+        client_sent=None if totals is None or not singly else _client_sent(reports, layout),
         held_out=held_out,
         backend=backend,
         vector=change,
@@ -126,6 +129,13 @@ def _client_stats(reports: ClientReports, layout: ParameterLayout) -> LayerStats
     # count, mean, std, l2, abs_max, nonfinite
     table = torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, 6, len(layout.layers)).double()
     return LayerStats(layout.names, *table.unbind(dim=1))
+
+
+def _client_values(reports: ClientReports, layout: ParameterLayout) -> ClientValues:
+    """Of the accepted clients."""
+    rows = [reports.values[client] for client in reports.averaged]
+    found = torch.from_numpy(np.stack(rows)) if rows else torch.zeros(0, 0)
+    return ClientValues.of(found, layout)
 
 
 def _client_weights(reports: ClientReports) -> Tensor:

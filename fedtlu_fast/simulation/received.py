@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -10,11 +11,17 @@ from fedtlu_fast.client_steps.step import Arrival
 from fedtlu_fast.executors.lanes import ClientReports
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.scoring import layer_stats
+from fedtlu_fast.scoring.client_values import read_at
 from fedtlu_fast.scoring.units import unit_norms
 
 
 def as_received(
-    own: ClientReports, arrival: Arrival, base: Tensor, scored: ParameterLayout, backend: str
+    own: ClientReports,
+    arrival: Arrival,
+    base: Tensor,
+    scored: ParameterLayout,
+    backend: str,
+    places: Callable[[], Tensor],
 ) -> ClientReports:
     """Returns one client's reports, with their facts measured on what is aggregated in place of its own.
 
@@ -27,12 +34,15 @@ def as_received(
         base: [P], the global parameters.
         scored: the layout with the layers that make the blocks' scores.
         backend: which backend runs the kernels.
+        places: draws the places of the round's `client_values`; called if there are any.
     """
-    if own.norms is None and not own.stats:
-        return own
-    stats = layer_stats(arrival.vectors[0] - base, scored, backend=backend).cpu()
-    norms = None if own.norms is None else arrival.weight * unit_norms(stats, scored).numpy()
-    found = replace(own, norms=norms, stats={})
-    if own.stats:
-        found.add_stats(arrival.clients[0], stats)
+    found, client = own, arrival.clients[0]
+    if own.norms is not None or own.stats:
+        stats = layer_stats(arrival.vectors[0] - base, scored, backend=backend).cpu()
+        norms = None if own.norms is None else arrival.weight * unit_norms(stats, scored).numpy()
+        found = replace(own, norms=norms, stats={})
+        if own.stats:
+            found.add_stats(client, stats)
+    if own.values:
+        found = replace(found, values={client: read_at(places(), arrival.vectors[0], base).numpy()})
     return found

@@ -123,9 +123,12 @@ def test_rules_and_optimizers_are_those_of_a_simulation(start, rule):
 def test_a_score_sees_facts_about_clients_and_the_round_before(start, replies):
     seen = []
 
-    @asks("client_stats", "client_norms")
+    @asks("client_stats", "client_norms", "client_values")
     def by_largest(change):
         seen.append((change.client_stats.l2.shape, change.last_choice, change.round))
+        of_layers = change.client_values.values.split([x.numel for x in change.layout.layers], dim=1)
+        norms = torch.stack([values.double().norm(dim=1) for values in of_layers], dim=1)
+        torch.testing.assert_close(norms, change.client_stats.l2, rtol=1e-6, atol=0)
         return [change.stats.l2[list(block.layers)].max() for block in change.layout.blocks]
 
     model = GlobalModel(start, LayerUpdate(granularity="module", keep=1, selection=by_largest))

@@ -365,7 +365,15 @@ def test_every_metric_says_whose_it_is():
 
 # --- what a metric receives -------------------------------------------------------------------------
 
-SPOILT = ("vector", "client_weights", "client_sent", "client_norms", "client_stats.l2", "stats.l2")
+SPOILT = (
+    "vector",
+    "client_values.values",
+    "client_weights",
+    "client_sent",
+    "client_norms",
+    "client_stats.l2",
+    "stats.l2",
+)
 
 
 def spoil(change):

@@ -16,7 +16,7 @@ from fedtlu_fast.registry import NAMES
 from fedtlu_fast.scoring.block_metrics import measure
 from fedtlu_fast.scoring.units import unit_norms
 
-METRICS = ("signal", "signal_to_noise", "clipped_norms", "votes")
+METRICS = ("signal", "signal_to_noise", "clipped_norms", "votes", "pairs")
 WAYS = {
     "one by one": {},
     "lanes": {"lanes": 3},
@@ -168,7 +168,7 @@ def test_a_threat_moves_a_vote_by_its_share_of_the_weights_at_most(threat, pooli
 
 def test_facts_of_colluders_are_of_what_they_send(seen):
     """They train honestly, and send something else, the same for all."""
-    needs = ("client_stats", "client_norms", "agreement")
+    needs = ("client_stats", "client_norms", "client_values", "agreement")
     simulate(
         small(
             rounds=1,
@@ -184,6 +184,7 @@ def test_facts_of_colluders_are_of_what_they_send(seen):
     assert len(hostile) > 1
     for at in hostile[1:]:
         assert row[at].equal(row[hostile[0]])
+        assert change.client_values.values[at].equal(change.client_values.values[hostile[0]])
     largest = max(float(row[at].max()) for at in range(12) if at not in hostile)
     assert float(row[hostile[0]].max()) > 2 * largest, "thirty deviations are no honest change"
     norms = unit_norms(change.client_stats, evidence.layout)

@@ -5,6 +5,7 @@ import torch
 
 from fedtlu_fast import ParameterLayout, aggregate, layer_stats, score_layers
 from fedtlu_fast.scoring.block_metrics import Change
+from fedtlu_fast.scoring.client_values import ClientValues, places_in, read_at
 
 SHAPES = {
     **{f"h.{at}.{name}": shape for at in range(4) for name, shape in (("w", (2, 3)), ("b", (3,)))},
@@ -44,6 +45,7 @@ def seen(rows, weights, pooling="mean", layout=LAYOUT, scored=None, sent=None):
         layout if scored is None else scored,
         pooling,
         client_stats=aggregate(rows, [1.0] * len(rows), layout, client_stats=True).client_stats,
+        client_values=ClientValues.of(read_at(places_in(layout, 0, 1), rows, torch.zeros_like(mean)), layout),
         client_weights=torch.tensor(weights, dtype=torch.float64),
         client_sent=None if sent is None else torch.from_numpy(sent),
         vector=mean,

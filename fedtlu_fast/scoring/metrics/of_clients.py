@@ -1,4 +1,4 @@
-"""The clients' changes as metrics see them: their norms, and the share of each client in each unit's mean."""
+"""The clients' changes as metrics see them: their norms, and what each client weighs in each unit's mean."""
 
 from __future__ import annotations
 
@@ -47,15 +47,29 @@ def of_clients(change: Change, metric: str) -> OfClients:
     Raises:
         InputError: the change has no facts about single clients.
     """
-    stats, weights = change.client_stats, change.client_weights
-    if stats is None or weights is None:
+    if change.client_stats is None:
         raise InputError("metric", metric, "a change with the statistics of each client's change")
-    norms = unit_norms(stats, change.scored)
-    held = weights.to("cpu", torch.float64)[:, None].expand(norms.shape)
-    if change.client_sent is not None:
-        held = held * _of_units(change.client_sent, change.layout)
+    norms, held = unit_norms(change.client_stats, change.scored), weights_of_units(change, metric)
     total = held.sum(dim=0)
     return OfClients(norms, torch.where(total > 0, held / total.clamp_min(1e-300), 0.0))
+
+
+def weights_of_units(change: Change, metric: str) -> Tensor:
+    """Returns what each client weighs in the mean of each unit, [K, L + B]; 0 for one that did not send it.
+
+    Args:
+        change: the aggregated change, with `client_weights`.
+        metric: the name of the metric that needs them, for the error.
+
+    Raises:
+        InputError: the change has no facts about single clients.
+    """
+    weights = change.client_weights
+    if weights is None:
+        raise InputError("metric", metric, "a change with the weights of its clients")
+    units = len(change.layout.layers) + len(change.layout.blocks)
+    held = weights.to("cpu", torch.float64)[:, None].expand(len(weights), units)
+    return held if change.client_sent is None else held * _of_units(change.client_sent, change.layout)
 
 
 def _of_units(sent: Tensor, layout: ParameterLayout) -> Tensor:
