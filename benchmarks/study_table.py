@@ -22,6 +22,7 @@ SCORES = {
     "Eq. 1": "fedtlu",
     "signal": "fedtlu:signal+selection.pooling=pooled",
     "signal to noise": "fedtlu:signal_to_noise+selection.pooling=pooled",
+    "pairs": "fedtlu:pairs+selection.pooling=pooled",
     "votes": "fedtlu:votes+selection.pooling=pooled",
     "L2 per parameter": "fedtlu:l2_per_parameter+selection.pooling=pooled",
     "agreement": "fedtlu:agreement+selection.pooling=pooled",
@@ -54,13 +55,14 @@ def read_arms(path: Path, test: str) -> dict[str, Arm]:
 
 
 def read_tables(paths: Sequence[Path], test: str) -> dict[str, dict[str, Arm]]:
-    """Reads the settings with a best choice on a test; not those where clients choose, with other arms."""
+    """Reads the gains of every setting on a test, but for those where clients choose, with other arms."""
     tables = {path.stem: read_arms(path, test) for path in paths}
-    return {
-        name: arms
-        for name, arms in tables.items()
-        if any(arm.startswith(ORACLES) for arm in arms) and not any("@" in arm for arm in arms)
-    }
+    return {name: arms for name, arms in tables.items() if arms and not any("@" in arm for arm in arms)}
+
+
+def has_best(arms: dict[str, Arm]) -> bool:
+    """Tells whether a setting has arms among which there is a best choice."""
+    return any(arm.startswith(ORACLES) for arm in arms)
 
 
 def best_of(arms: dict[str, Arm]) -> Arm:
@@ -71,13 +73,16 @@ def best_of(arms: dict[str, Arm]) -> Arm:
 
 
 def gains_table(tables: dict[str, dict[str, Arm]]) -> list[list[str]]:
-    """Returns a line for each setting: gains in per cent, the best choice first."""
-    columns = SCORES | FIXED
-    lines = [["setting", "best choice", *columns]]
+    """Returns a line for each setting: gains in per cent, the best choice first if there is one."""
+    columns = {
+        name: arm for name, arm in (SCORES | FIXED).items() if any(arm in arms for arms in tables.values())
+    }
+    best = {setting: best_of(arms) for setting, arms in tables.items() if has_best(arms)}
+    lines = [["setting", *["best choice"] * bool(best), *columns]]
     for setting, arms in tables.items():
-        best = best_of(arms)
         cells = [arms[arm].text() if arm in arms else "" for arm in columns.values()]
-        lines.append([setting, f"{best.text()} ({best.name.partition('+')[0]})", *cells])
+        own = [f"{best[setting].text()} ({best[setting].name.partition('+')[0]})"] if best else []
+        lines.append([setting, *own, *cells])
     return lines
 
 
@@ -151,12 +156,17 @@ def main() -> None:
     given = parser.parse_args()
     paths = [path for path in sorted(given.tables.glob("*.csv")) if not path.stem.endswith("-one-round")]
     for test in ("global", "local"):
-        tables = read_tables(paths, test)
+        found = read_tables(paths, test)
+        tables = {name: arms for name, arms in found.items() if has_best(arms)}
+        attacked = {name: arms for name, arms in found.items() if name not in tables}
         print(f"\n## {test} test: gain over random, per cent\n\n{markdown(gains_table(tables))}")
+        if attacked:
+            print(f"\nWith hostile clients\n\n{markdown(gains_table(attacked))}")
         print(f"\nShare of the best choice's gain\n\n{markdown(shares_table(tables, given.least))}")
         print(f"\nMore than Eq. 1, in points\n\n{markdown(against_table(tables, 'fedtlu'))}")
     if given.picture:
-        draw(read_tables(paths, "global"), given.picture)
+        found = read_tables(paths, "global")
+        draw({name: arms for name, arms in found.items() if has_best(arms)}, given.picture)
 
 
 if __name__ == "__main__":
