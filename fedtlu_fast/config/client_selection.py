@@ -13,6 +13,7 @@ from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.registry import find
+from fedtlu_fast.scoring.block_metrics import OF_CLIENTS
 from fedtlu_fast.scoring.gradient_metrics import check_metrics
 from fedtlu_fast.selection import FunctionSelector, Selector, Unrestricted
 from fedtlu_fast.selection.budgets import Equal
@@ -87,6 +88,12 @@ class ClientSelectionConfig(PartsSection):
             expected = "one that chooses after training (moment by_change): kept-back samples judge a change"
             raise InputError("selector", self.name_of("selector"), expected)
         check_forgets(selector, self.name_of("selector"), "selector")
+        if of_others := [fact for fact in OF_CLIENTS if fact in selector.needs]:
+            expected = (
+                f"one that does not ask for {' and '.join(of_others)}: a client knows its own change only"
+            )
+            fix = "Use it on the server (selection.selector), or what the change itself has (stats, vector)."
+            raise InputError("selector", self.name_of("selector"), expected, fix)
         if self.decides == "client" and selector.needs_others is not None:
             raise InputError("decides", "client", f"server with {selector.needs_others}")
         if self.decides == "client" and selector.same_for_all:

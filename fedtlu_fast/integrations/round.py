@@ -136,6 +136,8 @@ class Round:
         self._reports.sent[client] = sent
         taken = good and weight > 0
         self._partial |= taken and partial
+        if good and not taken and self._whole is not None:
+            self._measure(client, weight, self._vector(client, arrays, self._whole))
         return taken
 
     def _weight(self, client: int) -> float:
@@ -143,12 +145,15 @@ class Round:
 
     def _add_whole(self, client: int, arrays: Arrays, vector: Tensor) -> None:
         """Adds a client by its whole vector, for which `vector` [P] is memory."""
-        model = self._model
-        vector.copy_(model.params)
-        fill_(model.layout.views(vector), arrays, _field(client), missing_ok=True)
         weight = self._weight(client)
-        self._measure(client, weight, vector)
-        self._state = model.update.aggregation.add(self._state, client, weight, vector)
+        self._measure(client, weight, self._vector(client, arrays, vector))
+        self._state = self._model.update.aggregation.add(self._state, client, weight, vector)
+
+    def _vector(self, client: int, arrays: Arrays, out: Tensor) -> Tensor:
+        """Writes the parameters of a client to `out` [P], and returns it."""
+        out.copy_(self._model.params)
+        fill_(self._model.layout.views(out), arrays, _field(client), missing_ok=True)
+        return out
 
     def _buffers_of(self, client: int, arrays: Arrays) -> Tensor:
         """The buffers of a client, [Q]."""

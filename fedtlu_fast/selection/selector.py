@@ -67,11 +67,11 @@ class Selector(ABC):
 
         A server selector may name metrics (``excess``, ``l2_per_parameter``, ``relative_change``,
         ``agreement``, or package.module:function), which arrive in `Evidence.metrics`, and the facts
-        ``client_stats`` and ``client_norms``. A client selector may name ``gradnorm``, ``rgn``, ``snr`` or a
-        function's dotted name, which clients measure on their gradients before training, or, at the moment
-        ``by_change``, on their own change; at the moment ``by_change`` also ``drift``, ``benefit`` and
-        ``held_out``, losses on samples that the client keeps back (`Change.held_out`); and
-        ``relative_change`` of the round before, [1, B].
+        ``client_stats``, ``client_values`` and ``client_norms``. A client selector may name ``gradnorm``,
+        ``rgn``, ``snr`` or a function's dotted name, which clients measure on their gradients before
+        training, or, at the moment ``by_change``, on their own change; at the moment ``by_change`` also
+        ``drift``, ``benefit`` and ``held_out``, losses on samples that the client keeps back
+        (`Change.held_out`); and ``relative_change`` of the round before, [1, B].
         """
         return ()
 

@@ -14,6 +14,7 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import LayerStats, layer_stats, score_layers
 from fedtlu_fast.scoring.block_metrics import Change, measure
+from fedtlu_fast.scoring.client_values import ClientValues, places_in, read_at
 from fedtlu_fast.scoring.held_out import check_blocks
 from fedtlu_fast.scoring.units import mean_client_norms, unit_norms
 from fedtlu_fast.selection import ClientRoom, Evidence, Mask, Room, Selector, ServerRoom
@@ -44,11 +45,18 @@ def server_evidence(selector: Selector, round_index: int) -> Evidence:
         _change(selector, mean, round_index, draws),
         client_norms=mean_client_norms(norms.numpy(), float(weights.sum()), LAYOUT),
         client_stats=each if "client_stats" in selector.asked() else None,
+        client_values=_values(rows, round_index) if "client_values" in selector.asked() else None,
         client_weights=weights,
         held_out=_sample(draws) if "held_out" in selector.asked() else None,
     )
     metrics = {name: measure(name, change).blocks.numpy()[None, :] for name in selector.metrics}
     return _evidence(metrics, change, round_index, 1)
+
+
+def _values(rows: Tensor, round_index: int) -> ClientValues:
+    """Of the clients' changes [K, P]."""
+    places = places_in(LAYOUT, 0, round_index)
+    return ClientValues.of(read_at(places, rows, torch.zeros(LAYOUT.size)), LAYOUT)
 
 
 def client_scenes(selector: Selector) -> Iterator[Scene]:

@@ -5,6 +5,7 @@ import pytest
 from fedtlu_fast import InputError
 from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.registry import NAMES, find
+from fedtlu_fast.scoring.block_metrics import asks
 from fedtlu_fast.selection.budgets import Equal
 
 
@@ -42,6 +43,16 @@ def test_settings_that_mean_nothing_are_refused(given, field):
     with pytest.raises(InputError) as caught:
         parse(given)
     assert caught.value.field == f"client_selection.{field}"
+
+
+@asks("client_values")
+def of_others(change):
+    return [0.0] * len(change.layout.blocks)
+
+
+def test_a_score_that_asks_for_other_clients_is_refused():
+    with pytest.raises(InputError, match="ask for client_values: a client knows its own change only"):
+        parse({"selector": of_others})
 
 
 def test_settings_that_mean_something_are_taken():

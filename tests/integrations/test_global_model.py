@@ -240,3 +240,13 @@ def test_metrics_of_single_clients_see_who_sent_which_block(start, replies):
     assert step.scores["0"] == -1
     assert all(step.scores[block] > -1 for block in ("2", "4", "6"))
     assert "0" not in step.selection.names
+
+
+@pytest.mark.parametrize("metric", ["signal", "votes", "pairs"])
+def test_a_client_of_weight_zero_does_not_count_for_metrics_of_single_clients(start, replies, metric):
+    def scores(more, weights):
+        model = GlobalModel(start, LayerUpdate(FedTLU(metric), granularity="module", keep=1))
+        return stepped(model, replies | more, WEIGHTS | weights).scores
+
+    idle = trained(start, 11)
+    assert scores({11: idle}, {11: 0.0}) == pytest.approx(scores({}, {}), rel=1e-12)

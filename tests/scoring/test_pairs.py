@@ -117,6 +117,14 @@ def test_without_values_it_says_what_it_needs():
     assert not aggregate_only("pairs")
 
 
+@pytest.mark.parametrize("scale", [2.0**-600, 2.0**600])
+def test_a_factor_on_all_weights_changes_nothing(scale):
+    """Servers take the weights that clients claim: their products may overflow."""
+    change = seen(*drawn(5, 6))
+    scaled = replace(change, client_weights=change.client_weights * scale)
+    assert measure("pairs", scaled).blocks.equal(measure("pairs", change).blocks)
+
+
 # --- hostile clients --------------------------------------------------------------------------------
 
 
@@ -146,6 +154,38 @@ def test_the_value_lies_between_the_claimed_quantiles_of_honest_pairs(cohort, po
             near, shares = 1e-5 * np.abs(products).max(), counts[own] / counts[own].sum()
             assert shares[products < float(value) - near].sum() <= most + 1e-9
             assert shares[products > float(value) + near].sum() <= most + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("clients", "hostile", "quantiles"),
+    [
+        (10, 1, (0.375, 0.625)),
+        (10, 2, (0.20, 0.80)),
+        (10**6, 200_000, (0.22, 0.78)),
+        (10**6, 250_000, (0.11, 0.89)),
+        (10**6, 292_893, (0, 1)),
+        (4, 1, None),
+        (7, 2, None),
+        (8, 2, (0.07, 0.93)),
+    ],
+)
+def test_the_quantiles_of_the_docstring(clients, hostile, quantiles):
+    honest = (clients - hostile) * (clients - hostile - 1) / (clients * (clients - 1))
+    share = 1 - honest
+    if quantiles is None:
+        assert share >= 0.5
+        return
+    assert share < 0.5
+    assert quantiles == pytest.approx(((0.5 - share) / (1 - share), 0.5 / (1 - share)), abs=5e-3)
+
+
+def test_one_of_four_decides():
+    rows = np.ones((4, SIZE))
+    rows[3] = 1e6
+    assert (measure("pairs", seen(rows, [1.0] * 4)).blocks[:4] > 1e5).all()
+    rows = np.ones((5, SIZE))
+    rows[4] = 1e6
+    assert measure("pairs", seen(rows, [1.0] * 5)).blocks[:4].tolist() == pytest.approx([1] * 4)
 
 
 def test_two_of_ten_cannot_buy_a_block_that_the_others_hardly_move():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -28,12 +31,13 @@ def pairs(change: Change) -> BlockValues:
     which f are hostile, p = 1 - (K - f)(K - f - 1) / (K (K - 1)), near 1 - (1 - q)^2 for the share q = f / K.
     If p < 1/2, the value lies between two quantiles of the products of the other clients alone: those at
     (1/2 - p) / (1 - p) and (1/2) / (1 - p) of their pairs' weight, whatever the hostile clients send, and
-    however long. These are the quantiles at 0.38 and 0.63 for one of ten clients, and at 0.20 and 0.80 for
-    two of ten or a fifth of many. From 29% on (q > 1 - 1/sqrt(2)), or two of six, there is no bound.
+    however long. These are the quantiles at 0.375 and 0.625 for one of ten clients, at 0.20 and 0.80 for two
+    of ten, at 0.22 and 0.78 for a fifth of many, and at 0.11 and 0.89 for a quarter of many. Of many clients,
+    29% (q >= 1 - 1/sqrt(2)) are no longer bounded; of few, fewer: one of four, or two of seven.
 
     The products are estimated from values of the changes at places that are drawn in each round (2048 in a
-    layer, or all of it), the same for all clients; the bound holds for the estimates as they are. A round
-    takes K^2 numbers for each block and the time to sort them.
+    layer, or all of it), the same for all clients; the bound holds for the estimates as they are. K clients
+    take K^2 distances and the time to sort them for each layer and block, and memory for a few K^2 numbers.
 
     Layers and blocks that one client alone sent have no value, nor have those of which all values are zero:
     such a layer counts as 0, and such a block is not ranked. A block is not ranked either if its aggregated
@@ -42,32 +46,44 @@ def pairs(change: Change) -> BlockValues:
     """
     if change.client_values is None:
         raise InputError("metric", "pairs", "a change with values of each client's change")
-    weights = weights_of_units(change, "pairs")
-    units, moved = [], []
-    for unit, products in enumerate(_products(change, change.client_values)):
-        found, told = _median(products, weights[:, unit])
-        units.append(found)
-        moved.append(told and bool((products.diagonal() > 0).any()))
-    counts = root_counts(change.scored).square()
-    value = torch.tensor(units, dtype=torch.float64) / counts.clamp_min(1)
-    return from_units(change, value, finite_units(change) & torch.tensor(moved) & torch.isfinite(value))
+    weights = _in_range(weights_of_units(change, "pairs"))
+    value = torch.zeros(weights.shape[1], dtype=torch.float64)
+    moved = torch.zeros(weights.shape[1], dtype=torch.bool)
+    for unit, products in _products(change, change.client_values):
+        value[unit], told = _median(products, weights[:, unit])
+        moved[unit] = told and bool((products.diagonal() > 0).any())
+    value /= root_counts(change.scored).square().clamp_min(1)
+    return from_units(change, value, finite_units(change) & moved & torch.isfinite(value))
 
 
-def _products(change: Change, held: ClientValues) -> list[Tensor]:
-    """Returns ``<d_j, d_k>`` of every layer and block, L + B matrices [K, K] float64."""
-    of_layers, zero = [], held.values.new_zeros(2 * (len(held.values),), dtype=torch.float64)
-    for layer, scale in enumerate(held.scales):
-        values = held.values[:, held.starts[layer] : held.starts[layer + 1]]
-        if not values.numel():
-            of_layers.append(zero)
-            continue
-        # The distances from zero are the norms. The sums have the same bits for any number of threads.
-        rows = torch.cat([values, values.new_zeros(1, values.shape[1])])
-        apart = squared_distances(rows)
-        norms = apart[-1, :-1]
-        of_layers.append(scale * (norms[:, None] + norms[None, :] - apart[:-1, :-1]) / 2)
-    blocks = [sum((of_layers[layer] for layer in block.layers), zero) for block in change.scored.blocks]
-    return of_layers + blocks
+def _in_range(weights: Tensor) -> Tensor:
+    """Returns weights times a power of two, the largest in [1, 2), so that their products are finite."""
+    _, exponent = math.frexp(float(weights.max()) if len(weights) else 0.0)
+    return weights / 2.0 ** (exponent - 1)
+
+
+def _products(change: Change, held: ClientValues) -> Iterator[tuple[int, Tensor]]:
+    """Yields ``<d_j, d_k>`` of every layer and block, [K, K] float64, after its place among the units."""
+    layers = len(change.layout.layers)
+    for index, (block, scored) in enumerate(zip(change.layout.blocks, change.scored.blocks, strict=True)):
+        whole = torch.zeros(2 * (len(held.values),), dtype=torch.float64)
+        for layer in block.layers:
+            own = _of_layer(held, layer)
+            yield layer, own
+            if layer in scored.layers:
+                whole += own
+        yield layers + index, whole
+
+
+def _of_layer(held: ClientValues, layer: int) -> Tensor:
+    """Returns ``<d_j, d_k>`` of one layer, [K, K] float64."""
+    values = held.values[:, held.starts[layer] : held.starts[layer + 1]]
+    if not values.numel():
+        return torch.zeros(2 * (len(values),), dtype=torch.float64)
+    # The distances from zero are the norms. The sums have the same bits for any number of threads.
+    apart = squared_distances(torch.cat([values, values.new_zeros(1, values.shape[1])]))
+    norms = apart[-1, :-1]
+    return held.scales[layer] * (norms[:, None] + norms[None, :] - apart[:-1, :-1]) / 2
 
 
 def _median(products: Tensor, weights: Tensor) -> tuple[float, bool]:
