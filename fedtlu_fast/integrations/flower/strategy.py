@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from logging import INFO, WARNING
+from math import inf
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -163,8 +164,8 @@ class FedTLU(FedAvg):  # type: ignore[misc]
     def _weight(self, content: Any) -> float:
         (metrics,) = content.metric_records.values()
         weight = metrics[self.weighted_by_key]
-        if not weight >= 0:
-            raise InputError(self.weighted_by_key, weight, "a number of samples, 0 or more")
+        if not 0 <= weight < inf:
+            raise InputError(self.weighted_by_key, weight, "a finite number of samples, 0 or more")
         return float(weight)
 
 

@@ -43,8 +43,8 @@ def trained(arrays, node, server_round):
 class Clients:
     """Nodes that train and remember what they get; obedient ones send only what they are asked for."""
 
-    def __init__(self, obedient=False):
-        self.seen, self._obedient = [], obedient
+    def __init__(self, obedient=False, weight=None):
+        self.seen, self._obedient, self._weight = [], obedient, weight
 
     def __call__(self, message):
         def turn(message, context):
@@ -53,7 +53,7 @@ class Clients:
             got = {name: array.numpy() for name, array in message.content["arrays"].items()}
             node = message.metadata.dst_node_id
             new = trained(got, node, config["server-round"])
-            return reply(message, new, **{"num-examples": node, "loss": 1.0})
+            return reply(message, new, **{"num-examples": self._weight or node, "loss": 1.0})
 
         return send_chosen_layers(message, None, turn) if self._obedient else turn(message, None)
 
@@ -104,6 +104,13 @@ def test_prox_sends_its_mu_beside_the_orders():
     for _, config in seen:
         assert config["proximal-mu"] == 0.25
         assert len(config[CHOSEN]) == 4, "the weight and bias of one block, and of the head"
+
+
+@pytest.mark.parametrize("weight", [float("inf"), float("nan"), -1.0])
+def test_a_weight_that_is_no_number_of_samples_is_refused_by_its_key(weight):
+    grid = LocalGrid(dict.fromkeys(NODES, Clients(weight=weight)))
+    with pytest.raises(InputError, match=r"num-examples.*a finite number of samples"):
+        FedTLU(**COMMON).start(grid=grid, initial_arrays=record_of(start()), num_rounds=1)
 
 
 def test_a_reply_with_chosen_layers_is_small():
