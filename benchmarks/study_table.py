@@ -1,7 +1,7 @@
 """Makes the tables and the picture of docs/study.md of what benchmarks/study.py wrote.
 
     python benchmarks/study_table.py TABLES                   prints the tables as Markdown
-    python benchmarks/study_table.py TABLES --picture FILE    draws every score's gain in every setting
+    python benchmarks/study_table.py TABLES --picture FILE    draws gains, of settings with several seeds
 
 The *best choice* of a setting is the one-block rule with the largest mean gain among those that nobody can
 know beforehand: the oracles, and always the same block. Its gain is what a score can hope for.
@@ -129,7 +129,8 @@ def draw(tables: dict[str, dict[str, Arm]], path: Path) -> None:
     for axis, (setting, arms) in zip(axes[0], tables.items(), strict=True):
         known = [(place, arms[arm].gains) for place, arm in enumerate(columns.values()) if arm in arms]
         axis.axvline(0, color="grey", linewidth=0.8)
-        axis.axvline(fmean(best_of(arms).gains), color="green", linewidth=0.8, linestyle="--")
+        best = fmean(best_of(arms).gains)
+        axis.axvline(best, color="green", linewidth=0.8, linestyle="--", label="best choice")
         axis.errorbar(
             [fmean(gains) for _, gains in known],
             [place for place, _ in known],
@@ -140,6 +141,7 @@ def draw(tables: dict[str, dict[str, Arm]], path: Path) -> None:
         axis.set_xlabel("gain over random, %", fontsize=8)
     axes[0][0].set_yticks(range(len(columns)), columns)
     axes[0][0].invert_yaxis()
+    axes[0][0].legend(fontsize=7, loc="lower right", framealpha=0.85, edgecolor="none")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
@@ -166,7 +168,12 @@ def main() -> None:
         print(f"\nMore than Eq. 1, in points\n\n{markdown(against_table(tables, 'fedtlu'))}")
     if given.picture:
         found = read_tables(paths, "global")
-        draw({name: arms for name, arms in found.items() if has_best(arms)}, given.picture)
+        several = {
+            name: arms
+            for name, arms in found.items()
+            if has_best(arms) and all(len(arm.gains) > 1 for arm in arms.values())
+        }
+        draw(several, given.picture)
 
 
 if __name__ == "__main__":
