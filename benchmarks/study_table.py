@@ -141,7 +141,7 @@ def draw(tables: dict[str, dict[str, Arm]], path: Path) -> None:
         axis.set_xlabel("gain over random, %", fontsize=8)
     axes[0][0].set_yticks(range(len(columns)), columns)
     axes[0][0].invert_yaxis()
-    axes[0][0].legend(fontsize=7, loc="lower right", framealpha=0.85, edgecolor="none")
+    axes[0][0].legend(fontsize=7, loc="upper right", framealpha=0.85, edgecolor="none")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
