@@ -4,7 +4,7 @@
 
 Three small federations train with all blocks. In each measured round 50 clients train once, and the same
 changes are attacked, aggregated and scored in every way, so that all rows compare the same rounds. Cohorts of
-10 are three parts of the 50, and the one of 50 is hostile in three ways. About 4 minutes of one core.
+10 are three parts of the 50, and the one of 50 is hostile in three ways. About 8 minutes of one core.
 
 `where` is ``block``: hostile clients change what they send of one block, each block of the group in turn; or
 ``everywhere``: all that they send. Rows say, of `cases`, in how many

@@ -60,9 +60,9 @@ def read_tables(paths: Sequence[Path], test: str) -> dict[str, dict[str, Arm]]:
     return {name: arms for name, arms in tables.items() if arms and not any("@" in arm for arm in arms)}
 
 
-def has_best(arms: dict[str, Arm]) -> bool:
-    """Tells whether a setting has arms among which there is a best choice."""
-    return any(arm.startswith(ORACLES) for arm in arms)
+def with_best(tables: dict[str, dict[str, Arm]]) -> dict[str, dict[str, Arm]]:
+    """Returns the settings that have arms among which there is a best choice."""
+    return {name: arms for name, arms in tables.items() if any(arm.startswith(ORACLES) for arm in arms)}
 
 
 def best_of(arms: dict[str, Arm]) -> Arm:
@@ -77,7 +77,7 @@ def gains_table(tables: dict[str, dict[str, Arm]]) -> list[list[str]]:
     columns = {
         name: arm for name, arm in (SCORES | FIXED).items() if any(arm in arms for arms in tables.values())
     }
-    best = {setting: best_of(arms) for setting, arms in tables.items() if has_best(arms)}
+    best = {setting: best_of(arms) for setting, arms in with_best(tables).items()}
     lines = [["setting", *["best choice"] * bool(best), *columns]]
     for setting, arms in tables.items():
         cells = [arms[arm].text() if arm in arms else "" for arm in columns.values()]
@@ -159,19 +159,17 @@ def main() -> None:
     paths = [path for path in sorted(given.tables.glob("*.csv")) if not path.stem.endswith("-one-round")]
     for test in ("global", "local"):
         found = read_tables(paths, test)
-        tables = {name: arms for name, arms in found.items() if has_best(arms)}
-        attacked = {name: arms for name, arms in found.items() if name not in tables}
+        tables = with_best(found)
+        attacked = {name: arms for name, arms in found.items() if name.startswith("hostile")}
         print(f"\n## {test} test: gain over random, per cent\n\n{markdown(gains_table(tables))}")
         if attacked:
             print(f"\nWith hostile clients\n\n{markdown(gains_table(attacked))}")
         print(f"\nShare of the best choice's gain\n\n{markdown(shares_table(tables, given.least))}")
         print(f"\nMore than Eq. 1, in points\n\n{markdown(against_table(tables, 'fedtlu'))}")
     if given.picture:
-        found = read_tables(paths, "global")
+        tables = with_best(read_tables(paths, "global"))
         several = {
-            name: arms
-            for name, arms in found.items()
-            if has_best(arms) and all(len(arm.gains) > 1 for arm in arms.values())
+            name: arms for name, arms in tables.items() if all(len(arm.gains) > 1 for arm in arms.values())
         }
         draw(several, given.picture)
 

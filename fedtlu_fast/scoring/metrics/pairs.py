@@ -49,7 +49,9 @@ def pairs(change: Change) -> BlockValues:
     weights = _in_range(weights_of_units(change, "pairs"))
     value = torch.zeros(weights.shape[1], dtype=torch.float64)
     moved = torch.zeros(weights.shape[1], dtype=torch.bool)
-    for unit, products in _products(change, change.client_values):
+    # Clients' values are on the CPU, where Triton does not run.
+    backend = "auto" if change.backend == "triton" else change.backend
+    for unit, products in _products(change, change.client_values, backend):
         value[unit], told = _median(products, weights[:, unit])
         moved[unit] = told and bool((products.diagonal() > 0).any())
     value /= root_counts(change.scored).square().clamp_min(1)
@@ -62,26 +64,26 @@ def _in_range(weights: Tensor) -> Tensor:
     return weights / 2.0 ** (exponent - 1)
 
 
-def _products(change: Change, held: ClientValues) -> Iterator[tuple[int, Tensor]]:
+def _products(change: Change, held: ClientValues, backend: str) -> Iterator[tuple[int, Tensor]]:
     """Yields ``<d_j, d_k>`` of every layer and block, [K, K] float64, after its place among the units."""
     layers = len(change.layout.layers)
     for index, (block, scored) in enumerate(zip(change.layout.blocks, change.scored.blocks, strict=True)):
         whole = torch.zeros(2 * (len(held.values),), dtype=torch.float64)
         for layer in block.layers:
-            own = _of_layer(held, layer)
+            own = _of_layer(held, layer, backend)
             yield layer, own
             if layer in scored.layers:
                 whole += own
         yield layers + index, whole
 
 
-def _of_layer(held: ClientValues, layer: int) -> Tensor:
+def _of_layer(held: ClientValues, layer: int, backend: str) -> Tensor:
     """Returns ``<d_j, d_k>`` of one layer, [K, K] float64."""
     values = held.values[:, held.starts[layer] : held.starts[layer + 1]]
     if not values.numel():
         return torch.zeros(2 * (len(values),), dtype=torch.float64)
     # The distances from zero are the norms. The sums have the same bits for any number of threads.
-    apart = squared_distances(torch.cat([values, values.new_zeros(1, values.shape[1])]))
+    apart = squared_distances(torch.cat([values, values.new_zeros(1, values.shape[1])]), backend)
     norms = apart[-1, :-1]
     return held.scales[layer] * (norms[:, None] + norms[None, :] - apart[:-1, :-1]) / 2
 
