@@ -61,7 +61,7 @@ def test_a_metric_by_its_dotted_name(pair):
 
 def test_metrics_that_do_not_fit_are_one_message_before_anything_is_read(pair, tmp_path):
     for metric, message in (
-        ("agreement", "metric: got 'agreement'; expected a metric that needs no facts about single clients"),
+        ("agreement", "needs no facts about single clients. Metrics of two states: excess, l2_per_parameter, rel"),
         ("exces", "metric: got 'exces'. Did you mean excess"),
     ):
         with pytest.raises(InputError, match=message):
