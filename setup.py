@@ -59,6 +59,7 @@ PACKAGES = {
     "fedtlu_fast.client_steps": "fedtlu_fast/client_steps",
     "fedtlu_fast.client_steps.threats": "fedtlu_fast/client_steps/threats",
     "fedtlu_fast.clients": "fedtlu_fast/clients",
+    "fedtlu_fast.compression": "fedtlu_fast/compression",
     "fedtlu_fast.config": "fedtlu_fast/config",
     "fedtlu_fast.costs": "fedtlu_fast/costs",
     "fedtlu_fast.data": "fedtlu_fast/data",

@@ -44,6 +44,7 @@ NAMES: dict[str, dict[str, str]] = {
         "feddyn": "fedtlu_fast.algorithms.feddyn:FedDyn",
         "fednova": "fedtlu_fast.algorithms.fednova:FedNova",
         "ditto": "fedtlu_fast.algorithms.ditto:Ditto",
+        "top_k": "fedtlu_fast.compression.top_k:TopK",
     },
     "threat": {
         "label_noise": "fedtlu_fast.client_steps.threats.data:LabelNoise",

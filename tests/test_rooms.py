@@ -15,6 +15,7 @@ WITHOUT_SETTINGS = (
     "changes",
     "client_steps",
     "clients",
+    "compression",
     "costs",
     "data",
     "layout",

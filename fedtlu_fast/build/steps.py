@@ -7,6 +7,7 @@ from fedtlu_fast.client_steps import ClientStep, ClientSteps, RunFacts
 from fedtlu_fast.client_steps.personal import Personal, PersonalPart
 from fedtlu_fast.client_steps.recycling import Recycle
 from fedtlu_fast.client_steps.sending import SendChosen
+from fedtlu_fast.client_steps.step import compresses
 from fedtlu_fast.clients.optimizer import Sgd
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
@@ -22,7 +23,7 @@ def make_steps(
     tokens: int = 0,
     labels: int = 0,
 ) -> ClientSteps:
-    """Builds the steps in order: personal blocks, algorithms, threats, partial sending.
+    """Builds the steps in order: personal blocks, algorithms, threats, partial sending, compression.
 
     Args:
         config: the settings of the run.
@@ -39,12 +40,15 @@ def make_steps(
     if chosen.keeps:
         steps.append(Personal(PersonalPart(layout, standing_of(config, layout).personal), chosen.alternate))
     # Algorithms come before threats: they learn from a client's true update, not from the one that it fakes.
-    steps += [own.step for own in (*config.client_steps, *config.threats)]
+    given = [own.step for own in (*config.client_steps, *config.threats)]
+    steps += [step for step in given if not compresses(step)]
     if chosen.chooses:
         by_change = chosen.selector.moment == "by_change"
         steps.append(SendChosen(_rule_after_training(config, trainer, population) if by_change else None))
     if chosen.selector.recycles:
         steps.append(Recycle(standing_of(config, layout).open))
+    # Compression comes last: it acts on what is sent, also by malicious clients, and on nothing else.
+    steps += [step for step in given if compresses(step)]
     optimizer = config.training.optimizer
     sgd = optimizer if isinstance(optimizer, Sgd) else None
     facts = RunFacts(

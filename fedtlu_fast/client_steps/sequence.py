@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedtlu_fast.client_steps.client_round import ClientRound, StepMemories
 from fedtlu_fast.client_steps.halves import FIELD, check_half
+from fedtlu_fast.client_steps.messages import MessageBytes
 from fedtlu_fast.client_steps.orders import Order
 from fedtlu_fast.client_steps.roles import Roles
 from fedtlu_fast.client_steps.server_round import ServerRound
@@ -26,6 +27,7 @@ from fedtlu_fast.client_steps.step import (
     Vectors,
     does,
 )
+from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.own_draws import seeded_for
 from fedtlu_fast.own_errors import named_errors
@@ -58,6 +60,7 @@ class ClientSteps:
         self.names = _names(self.steps)
         self.roles = Roles([getattr(step, "share", None) for step in self.steps], facts.clients, facts.seed)
         keeping = ("own_model", "tested_model")
+        self._bytes = MessageBytes(self.steps, facts.layout)
         self._keepers = [name for step, name in self._named() if any(does(step, hook) for hook in keeping)]
 
     @property
@@ -72,6 +75,10 @@ class ClientSteps:
     def changes_updates(self, client: int) -> bool:
         """Tells whether a step changes the update that this client sends."""
         return any(does(self.steps[place], "after") for place in self.of(client))
+
+    def message_bytes(self, client: int, blocks: Blocks) -> int:
+        """Returns the number of bytes in which a client sends the parameters of these blocks."""
+        return self._bytes.of(self.of(client), blocks)
 
     def struck(self, clients: Iterable[int]) -> list[int]:
         """Returns the clients, of these, to which a step with a share applies."""

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtlu_fast.client_steps.orders import Order
-from fedtlu_fast.clients.trainer import ClientStart, ClientUpdate, Want
+from fedtlu_fast.clients.trainer import Blocks, ClientStart, ClientUpdate, Want
+from fedtlu_fast.costs.blocks import NUMBER_BYTES
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.part_memory import NOTHING, ClientMemory, PartMemory
 from fedtlu_fast.randomness import generator
@@ -238,6 +239,25 @@ class ClientStep:
     def server_half(self, server: ServerContext) -> ServerHalf:
         """Returns the server's half of the step for one round."""
         return PASS
+
+    def message_bytes(self, layout: ParameterLayout, blocks: Blocks) -> int:
+        """Returns the number of bytes in which a client sends the parameters of some blocks.
+
+        A step that overrides this hook compresses. It comes after all other steps of a run, so that `after`
+        gets the update that the client is about to send, and the server undoes the compression first. If a
+        client takes several such steps, the last one says how many bytes it sends.
+
+        Args:
+            layout: the model's layout.
+            blocks: ascending indices of the blocks that the client sends.
+        """
+        sizes = layout.block_sizes()
+        return NUMBER_BYTES * sum(sizes[block] for block in blocks)
+
+
+def compresses(step: ClientStep) -> bool:
+    """Tells whether a step compresses what clients send."""
+    return does(step, "message_bytes")
 
 
 def does(step: ClientStep, hook: str) -> bool:

@@ -61,7 +61,7 @@ class ClientStepConfig(StepConfig):
         Scaffold(),
         description="the client step: scaffold (arXiv 1910.06378) | feddyn (arXiv 2111.04263; "
         "training.proximal_mu is its alpha) | fednova (arXiv 2007.07481) | ditto (arXiv 2012.04221) | "
-        "package.module:Name",
+        "top_k (arXiv 1809.07599) | package.module:Name",
     )
 
 

@@ -11,10 +11,11 @@ next one. For parallel blocks (two towers; query, key and value at granularity `
 bound, because the path to one block is not the path to the other; `flops.backward_flops` measures the FLOPs
 of any choice.
 
-A number that is sent is a float32 of 4 bytes. Buffers (BatchNorm's statistics) are sent to and from every
-client. Frozen weights (under LoRA) are not counted, because every client has them from the start; personal
-blocks are not counted from the first round in which clients keep them. Nothing is compressed, and messages
-have no headers.
+A number that is sent is a float32 of 4 bytes. The exception are the parameters that clients send through a
+step that compresses: `ClientStep.message_bytes` says how many bytes they take. Buffers (BatchNorm's
+statistics) are sent to and from every client and are not compressed. Frozen weights (under LoRA) are not
+counted, because every client has them from the start; personal blocks are not counted from the first round in
+which clients keep them. Messages have no headers.
 """
 
 from __future__ import annotations

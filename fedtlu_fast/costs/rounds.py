@@ -25,7 +25,7 @@ class RoundCosts:
         bytes_down: bytes of the whole model without personal blocks, sent to every client.
         bytes_published: bytes of the changed part of the global model, counted once; a client that took part
             in the round before needs no more.
-        bytes_up: [K] int64, bytes of the blocks that each client sent.
+        bytes_up: [K] int64, bytes of the blocks that each client sent, and of the buffers.
         forward: [K] float64, FLOPs of the forward passes of each client's local training.
         backward: [K] float64, FLOPs of its backward passes, down to the client's lowest trained block.
         probe_bytes_up: bytes of the probes that clients sent: one number for each block.
@@ -66,6 +66,7 @@ def round_costs(
     kept: Kept = NOTHING,
     probes_sent: bool = True,
     looked_at: int = 0,
+    message_bytes: Sequence[int] | None = None,
 ) -> RoundCosts:
     """Returns the costs of a round in which K clients train.
 
@@ -82,6 +83,7 @@ def round_costs(
         probes_sent: whether clients send their probes; False if each client chooses its blocks itself.
         looked_at: number of kept-back samples that pass through the model before clients choose what they
             send, with repetitions, over all clients.
+        message_bytes: [K], bytes of the parameters that each client sends; None: four for each parameter.
 
     Raises:
         InputError: the shapes do not fit, or a number of samples is negative.
@@ -97,6 +99,11 @@ def round_costs(
     for field, numbers in (("samples", samples), ("probe_samples", probe_samples)):
         if any(number < 0 for number in numbers):
             raise InputError(field, list(numbers), "numbers of 0 and more")
+    if message_bytes is not None and len(message_bytes) != len(chosen):
+        raise InputError(
+            "message_bytes", f"{len(message_bytes)} numbers", f"one for each of {len(chosen)} clients"
+        )
+    messages = given @ costs.bytes if message_bytes is None else np.array(message_bytes, np.int64)
     changed = given.any(axis=0) if published is None else costs.check(published)
     passes, probed = np.array(samples, np.float64), float(sum(probe_samples))
     everything = np.ones(len(costs.names), np.bool_)
@@ -105,7 +112,7 @@ def round_costs(
     return RoundCosts(
         bytes_down=len(chosen) * (int(costs.bytes @ ~own) + buffer_bytes),
         bytes_published=int(costs.bytes @ changed) + (buffer_bytes if len(chosen) else 0),
-        bytes_up=given @ costs.bytes + buffer_bytes,
+        bytes_up=messages + buffer_bytes,
         forward=passes * costs.forward * (2 if kept.alternate else 1),
         backward=passes * (backward if kept.alternate else costs.backward(chosen)),
         probe_bytes_up=NUMBER_BYTES * len(costs.names) * len(probe_samples) if probes_sent else 0,
@@ -124,6 +131,7 @@ def run_costs(
     probes_sent: bool = True,
     alone: bool = True,
     looked_at: Callable[[int], int] | None = None,
+    message_bytes: Callable[[int, tuple[int, ...]], int] | None = None,
 ) -> list[RoundCosts]:
     """Returns the costs of every round of a run, from its log.
 
@@ -141,6 +149,8 @@ def run_costs(
         alone: see `batches`.
         looked_at: returns the number of kept-back samples that pass through the model before a client
             chooses, with repetitions, for rows with ``client_blocks``; None: clients look at none.
+        message_bytes: returns the bytes in which a client sends the parameters of some blocks, which are
+            ascending indices; None: four bytes for each parameter.
 
     Raises:
         InputError: the log does not belong to this model, or clients probed and `probe_batches` is 0.
@@ -163,6 +173,7 @@ def run_costs(
                 "probe_batches", probe_batches, f"1 or more: {len(probed)} clients probed ({field})"
             )
         trained = _masks(costs, row, "client_blocks")
+        sent = _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained
         found.append(
             round_costs(
                 costs,
@@ -170,10 +181,11 @@ def run_costs(
                 [counted[size(client)] for client in cohort],
                 [_probe_samples(size(client), local, probe_batches, alone) for client in probed],
                 costs.mask([places[name] for name in row["selected"]]),
-                _masks(costs, row, "sent_blocks") if "sent_blocks" in row else trained,
+                sent,
                 kept if "client_blocks" in row else NOTHING,
                 probes_sent,
                 sum(map(looked_at, cohort)) if looked_at is not None and "client_blocks" in row else 0,
+                None if message_bytes is None else _counted(message_bytes, cohort, sent),
             )
         )
     return found
@@ -187,6 +199,14 @@ def _masks(costs: BlockCosts, row: Mapping[str, Any], key: str) -> Masks:
         field = f"selection.jsonl, round {row['round']}"
         raise InputError(field, f"{key} of {len(given)}", f"those of {len(cohort)} clients")
     return np.array([costs.mask(own) for own in given], np.bool_).reshape(-1, blocks)
+
+
+def _counted(
+    message_bytes: Callable[[int, tuple[int, ...]], int], cohort: Sequence[int], sent: Masks
+) -> list[int]:
+    """Returns [K], the bytes of the parameters that each client sent."""
+    rows = zip(cohort, sent, strict=True)
+    return [message_bytes(client, tuple(np.flatnonzero(row).tolist())) for client, row in rows]
 
 
 def _probe_samples(size: int, local: Local, count: int, alone: bool) -> int:

@@ -43,7 +43,8 @@ class Estimate:
         test_seconds: the measured time of one global test.
         run_seconds: the time of all rounds and global tests; local tests are not included.
         checkpoint_bytes: the disk space of all checkpoints that are kept.
-        upload_bytes: what the clients of one round would send in a real federation.
+        upload_bytes: what the clients of one round would send in a real federation, if they send all blocks
+            that they do not keep for themselves.
     """
 
     parameters: int
@@ -89,7 +90,8 @@ def estimate(config: RunConfig, founded: Founded) -> Estimate:
     own, trained = personal_step(server.steps.steps), min(config.clients, config.rounds * config.cohort)
     part = None if own is None else own.part
     kept = 0 if part is None else 4 * (part.parameters + part.buffers) * trained
-    sent = layout.size - (0 if part is None else part.parameters)
+    blocks = tuple(b for b in range(len(layout.blocks)) if part is None or b not in part.blocks)
+    drawn = sample_cohort(config.seed, 1, config.clients, config.cohort)
     return Estimate(
         parameters=layout.size,
         executor=config.execution.name_of("executor"),
@@ -103,7 +105,7 @@ def estimate(config: RunConfig, founded: Founded) -> Estimate:
         test_seconds=test_seconds,
         run_seconds=config.rounds * round_seconds + tests * test_seconds,
         checkpoint_bytes=(vector + optimizer + kept) * (config.checkpoint.retain + 1),
-        upload_bytes=4 * sent * config.cohort,
+        upload_bytes=sum(server.steps.message_bytes(client, blocks) for client in drawn),
     )
 
 

@@ -75,6 +75,7 @@ def _measured(
         chooser is None or chooser.reported,
         not normalises_batches(task.model),
         cache(partial(_looked_at, server)),
+        server.steps.message_bytes,
     )
     blocks = {
         "names": list(costs.names),

@@ -56,7 +56,7 @@ def metrics_row(server: Server, state: ServerState, record: RoundRecord) -> dict
         "dropped": {str(client): reason for client, reason in record.dropped.items()},
         "trained": len(record.cohort),
         "kept_clients": record.kept_clients,
-        "bytes_up": BYTES_PER_PARAMETER * _parameters_sent(record, server.layout),
+        "bytes_up": _bytes_sent(server, record),
         "bytes_published": BYTES_PER_PARAMETER * record.selection.parameters,
     }
     return finite(row)
@@ -123,10 +123,10 @@ def run_summary(
 ) -> dict[str, Any]:
     """The content of summary.json; makes the last tests.
 
-    ``bytes_up`` counts what the clients of every cohort send, in full where no `client_selection` says
-    otherwise; ``bytes_published`` the parameters that changed in each round, once. ``updated_share`` is the
-    mean over the targeted rounds. ``stopped`` is why a callback ended the run early, None when none did;
-    ``best`` says which model was kept as the best. ``diverged_round`` is the last round when its global test
+    ``bytes_up`` counts what the clients of every cohort send, all blocks where no `client_selection` says
+    otherwise, compressed where a client step compresses; ``bytes_published`` the parameters that changed in
+    each round, once. ``updated_share`` is the mean over the targeted rounds. ``stopped`` is why a callback
+    ended the run early, None when none did; ``best`` says which model was kept as the best. ``diverged_round`` is the last round when its global test
     gave no number; None when it gave one. ``failed_tests`` are the clients that the last tests left out.
     Accuracies are None for language modelling; ``test_f1`` (of every label that occurs or was predicted) and
     its plain mean, ``test_macro_f1``, are None where labels have no names. ``seconds`` are those of the
@@ -214,12 +214,12 @@ def headline_facts(task: Task) -> dict[str, Any]:
     return {"headline": next(iter(known)), "figures": known}
 
 
-def _parameters_sent(record: RoundRecord, layout: ParameterLayout) -> int:
+def _bytes_sent(server: Server, record: RoundRecord) -> int:
     """By the whole cohort; those of whom nothing was ordered send everything, even if they fail."""
-    sizes = layout.block_sizes()
+    every, sent = tuple(range(len(server.layout.blocks))), record.sent
     if record.client_choice.orders is None:
-        return len(record.cohort) * layout.size
-    return sum(sizes[block] for sent in record.sent.values() for block in sent)
+        sent = dict.fromkeys(record.cohort, every)
+    return sum(server.steps.message_bytes(client, blocks) for client, blocks in sent.items())
 
 
 def _client_choices(record: RoundRecord) -> dict[str, Any]:
