@@ -126,8 +126,9 @@ def run_summary(
     ``bytes_up`` counts what the clients of every cohort send, all blocks where no `client_selection` says
     otherwise, compressed where a client step compresses; ``bytes_published`` the parameters that changed in
     each round, once. ``updated_share`` is the mean over the targeted rounds. ``stopped`` is why a callback
-    ended the run early, None when none did; ``best`` says which model was kept as the best. ``diverged_round`` is the last round when its global test
-    gave no number; None when it gave one. ``failed_tests`` are the clients that the last tests left out.
+    ended the run early, None when none did; ``best`` says which model was kept as the best.
+    ``diverged_round`` is the last round when its global test gave no number; None when it gave one.
+    ``failed_tests`` are the clients that the last tests left out.
     Accuracies are None for language modelling; ``test_f1`` (of every label that occurs or was predicted) and
     its plain mean, ``test_macro_f1``, are None where labels have no names. ``seconds`` are those of the
     rounds, with their tests; neither setting up nor the last tests are in them.
