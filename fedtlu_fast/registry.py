@@ -45,6 +45,11 @@ NAMES: dict[str, dict[str, str]] = {
         "fednova": "fedtlu_fast.algorithms.fednova:FedNova",
         "ditto": "fedtlu_fast.algorithms.ditto:Ditto",
         "top_k": "fedtlu_fast.compression.top_k:TopK",
+        "random_k": "fedtlu_fast.compression.random_k:RandomK",
+        "quantise": "fedtlu_fast.compression.quantise:Quantise",
+        "sign": "fedtlu_fast.compression.sign:Sign",
+        "majority_vote": "fedtlu_fast.compression.majority:MajorityVote",
+        "low_rank": "fedtlu_fast.compression.low_rank:LowRank",
     },
     "threat": {
         "label_noise": "fedtlu_fast.client_steps.threats.data:LabelNoise",

@@ -10,8 +10,8 @@ so that all that it has sent and the error that it keeps add up to all its chang
 
 The papers leave these points open (ours): the error belongs to one client and waits until the client takes
 part again, however long that is; in a round in which a client sends some blocks, the errors of the other
-blocks wait as well, unchanged; an error is lost if the server refuses the client for another reason than
-numbers that are not finite, or does not apply the block.
+blocks wait as well, unchanged; what a client has sent counts as delivered, also if the aggregation rule
+leaves the client out or the server does not apply the block.
 """
 
 from __future__ import annotations

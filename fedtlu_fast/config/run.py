@@ -111,7 +111,9 @@ class RunConfig(Section):
     client_steps: Annotated[tuple[ClientStepConfig, ...], BeforeValidator(listed)] = Field(
         (),
         description="list of steps that clients take around their training: scaffold | feddyn | fednova | "
-        "ditto (ditto:0.1 sets its lam) | top_k (top_k:0.01 sends 1% of the numbers) | package.module:Name",
+        "ditto (ditto:0.1 sets its lam) | top_k (top_k:0.01 sends 1% of the numbers) | random_k | "
+        "quantise (quantise:4 sends 4 bits for each number) | sign | majority_vote | low_rank | "
+        "package.module:Name",
     )
     execution: ExecutionConfig = ExecutionConfig()
     own: Own | None = Field(None, exclude=True, description="task and data of a Federation, as objects")

@@ -61,7 +61,8 @@ class ClientStepConfig(StepConfig):
         Scaffold(),
         description="the client step: scaffold (arXiv 1910.06378) | feddyn (arXiv 2111.04263; "
         "training.proximal_mu is its alpha) | fednova (arXiv 2007.07481) | ditto (arXiv 2012.04221) | "
-        "top_k (arXiv 1809.07599) | package.module:Name",
+        "top_k (arXiv 1809.07599) | random_k (arXiv 1610.05492) | quantise (arXiv 1610.02132) | sign (arXiv "
+        "1901.09847) | majority_vote (arXiv 1810.05291) | low_rank (arXiv 1905.13727) | package.module:Name",
     )
 
 

@@ -11,10 +11,16 @@ from support.senders import ALL, LAYOUT, Sender, drawn, places_of
 
 from fedtlu_fast.client_steps import ClientStep
 from fedtlu_fast.client_steps.threats import SignFlip
-from fedtlu_fast.compression import TopK
+from fedtlu_fast.compression import LowRank, RandomK, Sign, TopK
 from fedtlu_fast.compression.error_feedback import ERROR
 
-STEPS: list[ClientStep] = [TopK(0.05), TopK(0.1, by_layer=True)]
+STEPS: list[ClientStep] = [
+    TopK(0.05),
+    TopK(0.1, by_layer=True),
+    RandomK(0.1, error_feedback=True),
+    Sign(),
+    LowRank(1),
+]
 FED_BACK = pytest.mark.parametrize("step", STEPS, ids=str)
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.federations import features, left
 
-from fedtlu_fast import ClientStep, InputError, RunConfig, simulate
+from fedtlu_fast import Callback, ClientStep, InputError, RunConfig, simulate
 from fedtlu_fast.build.parts import make_parts
 from fedtlu_fast.build.run import founding
 from fedtlu_fast.build.steps import make_steps
@@ -19,7 +20,15 @@ from fedtlu_fast.experiments.estimate import estimate
 from fedtlu_fast.parts import part
 from fedtlu_fast.testing import check_client_step
 
-OURS = ["top_k:0.2"]
+OURS = [
+    "top_k:0.2",
+    "random_k:0.2",
+    "quantise:4",
+    "sign",
+    "majority_vote:0.01",
+    "majority_vote",
+    "low_rank:1",
+]
 SERIAL, TWO = {}, {"executor": "processes", "workers": 2}
 TOGETHER = {"executor": "vectorized", "clients_per_batch": 4}
 CHOICES: dict[str, dict[str, Any]] = {
@@ -39,7 +48,7 @@ def federation(
     return features({"selector": "full"}, execution, client_steps=steps, **over)
 
 
-@pytest.mark.parametrize("name", [step.partition(":")[0] for step in OURS])
+@pytest.mark.parametrize("name", sorted({step.partition(":")[0] for step in OURS}))
 def test_our_steps_pass_the_conformance_check(name: str) -> None:
     check_client_step(name)
 
@@ -131,3 +140,48 @@ def test_a_step_of_ones_own_says_how_long_its_messages_are() -> None:
 def test_a_length_that_is_no_number_of_bytes_is_refused(wrong: float) -> None:
     with pytest.raises(InputError, match=r"client_steps\.Free: message_bytes\(\)"):
         simulate(federation([Free(wrong)]))
+
+
+@pytest.mark.parametrize("threat", ["sign_flip:0.5", "a_little_is_enough:0.5"])
+@pytest.mark.parametrize("step", ["top_k:0.2", "majority_vote", "low_rank:1"])
+def test_malicious_clients_send_as_many_bytes(step: str, threat: str) -> None:
+    harmed, plain = simulate(federation([step], threats=[threat])), simulate(federation([step]))
+    assert harmed.summary["bytes_up"] == plain.summary["bytes_up"]
+    assert harmed.summary["params_sha256"] != plain.summary["params_sha256"]
+    assert harmed.summary["refused_updates"] == 0
+
+
+@pytest.mark.parametrize("rule", ["median", "multi_krum"])
+def test_votes_are_counted_under_another_rule(rule: str) -> None:
+    aggregation = {"rule": rule, **({"byzantine": 2} if rule == "multi_krum" else {})}
+    config = federation(["majority_vote:0.5"], aggregation=aggregation, rounds=1, warmup_rounds=0)
+    with founding(config) as (_, founded):
+        start = founded.state.params.clone()
+    moved = (simulate(config).params - start).abs()
+    assert ((moved < 1e-6) | ((moved - 0.5).abs() < 1e-6)).all()
+    assert (moved > 0.4).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("step", ["sign", "majority_vote:0.5", "top_k:0.2"])
+def test_personal_blocks_stay_on_the_server_as_they_are(step: str) -> None:
+    chosen = {"selector": "full", "personal": ["8"]}
+    seen = []
+    config = federation([step], client_selection=chosen, warmup_rounds=1)
+    with founding(config) as (_, founded):
+        layout = founded.server.layout
+    assert layout.blocks[-1].name == "8"
+    result = simulate(config, callbacks=[Params(seen)])
+    (own,) = layout.runs([len(layout.blocks) - 1])
+    assert torch.equal(seen[0][own], seen[-1][own])
+    assert not torch.equal(seen[0], seen[-1])
+    assert result.summary["personal_blocks"] == ["8"]
+
+
+class Params(Callback):
+    """Keeps the global parameters after every round."""
+
+    def __init__(self, seen: list[torch.Tensor]) -> None:
+        self.seen = seen
+
+    def on_round_end(self, run: Any) -> None:
+        self.seen.append(torch.as_tensor(run.params).clone())
