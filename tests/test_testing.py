@@ -479,6 +479,13 @@ class Silent(ClientStep):
         replace(update, weight=1.0)
 
 
+class Uncounted(ClientStep):
+    """Says that a message has half a byte."""
+
+    def message_bytes(self, layout, blocks):
+        return len(blocks) / 2
+
+
 @pytest.mark.parametrize(
     ("step", "message"),
     [
@@ -489,6 +496,7 @@ class Silent(ClientStep):
         (Appending(), "the step raised ValueError: .*read-only"),
         (Delicate(), "the step raised ValueError: 'NaN'"),
         (Silent(), "got None; expected the ClientUpdate that it returns"),
+        (Uncounted(), r"message_bytes\(\) of the blocks .*a whole number from 0 on"),
         (FedTLU(), "FedTLU is no subclass of ClientStep"),
     ],
 )

@@ -46,7 +46,8 @@ def check_client_step(step: str | ClientStep) -> None:
 
     Its hooks return what they must and change neither the global model, nor the start, nor the update, nor
     what is remembered; all of it is the same bits every time. What it remembers can be saved. An update that
-    is NaN raises nothing. The step survives pickling, and is found again by its name.
+    is NaN raises nothing. The bytes of its messages are whole numbers. The step survives pickling, and is
+    found again by its name.
 
     Args:
         step: a step, or the name of one (of kind ``client_step`` or ``threat``).
@@ -63,6 +64,10 @@ def check_client_step(step: str | ClientStep) -> None:
     _compare(first, again, "the second time")
     _compare(_rounds(found_again(kind, made)), first, "the step that is found again by its name")
     _rounds(made, spoilt=True)
+    counts = ClientSteps([made], FACTS)
+    for blocks in ((), (0,), tuple(range(len(LAYOUT.blocks)))):
+        with _named(f"message_bytes() of the blocks {blocks}"):
+            counts.message_bytes(0, blocks)
 
 
 def _kind(step: str | ClientStep) -> str:
