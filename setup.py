@@ -77,6 +77,7 @@ PACKAGES = {
     "fedtlu_fast.models": "fedtlu_fast/models",
     "fedtlu_fast.ops": "fedtlu_fast/ops",
     "fedtlu_fast.presets": "fedtlu_fast/presets",
+    "fedtlu_fast.privacy": "fedtlu_fast/privacy",
     "fedtlu_fast.profiling": "fedtlu_fast/profiling",
     "fedtlu_fast.profiling.federations": "fedtlu_fast/profiling/federations",
     "fedtlu_fast.profiling.federations.workloads": "fedtlu_fast/profiling/federations/workloads",

@@ -64,9 +64,14 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "sampler": {
         "uniform": "fedtlu_fast.participation.samplers:Uniform",
+        "poisson": "fedtlu_fast.participation.samplers:Poisson",
         "size": "fedtlu_fast.participation.samplers:BySize",
         "loss": "fedtlu_fast.participation.samplers:ByLoss",
         "fixed": "fedtlu_fast.participation.samplers:Fixed",
+    },
+    "accountant": {
+        "rdp": "fedtlu_fast.privacy.accountants:Rdp",
+        "pld": "fedtlu_fast.privacy.accountants:Pld",
     },
     "executor": {
         "auto": "fedtlu_fast.executors.parts:Auto",

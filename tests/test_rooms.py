@@ -22,6 +22,7 @@ WITHOUT_SETTINGS = (
     "models",
     "ops",
     "participation",
+    "privacy",
     "report",
     "runs",
     "scoring",

@@ -46,6 +46,7 @@ class FedDyn(ClientStep):
     """Clients keep a linear term from round to round: 4 P bytes for each client that has taken part."""
 
     changes: ClassVar[frozenset[str]] = frozenset({"correction"})
+    sees_clients: ClassVar[bool] = False  # it needs sums only
 
     @override
     def check(self, facts: RunFacts) -> None:

@@ -40,6 +40,7 @@ class FedNova(ClientStep):
     """Each client divides its change by the length of its training before it sends it."""
 
     changes: ClassVar[frozenset[str]] = frozenset()
+    sees_clients: ClassVar[bool] = False  # it needs sums only
 
     @override
     def check(self, facts: RunFacts) -> None:

@@ -47,6 +47,7 @@ class Scaffold(ClientStep):
 
     changes: ClassVar[frozenset[str]] = frozenset({"correction"})
     reads: ClassVar[tuple[str, ...]] = (CONTROL,)
+    sees_clients: ClassVar[bool] = False  # it needs sums only
 
     @override
     def check(self, facts: RunFacts) -> None:

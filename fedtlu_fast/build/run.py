@@ -13,6 +13,7 @@ from fedtlu_fast.build.data import data_facts
 from fedtlu_fast.build.executor import choose, make_executor
 from fedtlu_fast.build.identity import identity_of
 from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.privacy import account_of, with_noise
 from fedtlu_fast.build.server import make_server
 from fedtlu_fast.build.stored import read_stored, stored
 from fedtlu_fast.config import RunConfig
@@ -25,6 +26,7 @@ from fedtlu_fast.ops.backends import check_device, resolve
 from fedtlu_fast.runs.directory import RunDirectory
 from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, Observer, SaveBest
 from fedtlu_fast.simulation.founding import Founded
+from fedtlu_fast.simulation.privacy_account import PrivacyAccount
 from fedtlu_fast.simulation.run import Run
 from fedtlu_fast.simulation.run_files import Saving
 from fedtlu_fast.simulation.server import initial_state
@@ -65,7 +67,7 @@ def open_run(
         # A resumed run keeps the first choice, because another choice would change the last bits.
         config = config.model_copy(update={"execution": begun.execution})
     with own_state(config.threads):
-        _, founded = found(config)
+        config, founded = found(config)
     return Run(
         founded,
         out,
@@ -86,6 +88,7 @@ def found(config: RunConfig) -> tuple[RunConfig, Founded]:
     """
     check_device("device", config.device)
     resolve(config.backend, torch.device(config.device).type)
+    config = with_noise(config)
     parts = make_parts(config)
     population, trainer = parts.population, parts.trainer
     state = initial_state(trainer.layout, trainer.task.model)
@@ -144,8 +147,10 @@ def founding(config: RunConfig) -> Iterator[tuple[RunConfig, Founded]]:
 
 
 def _standard_callbacks(config: RunConfig) -> list[Callback]:
-    """Returns the callbacks that warn of losses and implement `evaluation.patience` and `checkpoint.best`."""
+    """Returns the callbacks of every run, and those of `privacy`, `evaluation` and `checkpoint`."""
     found: list[Callback] = [WarnOfLosses()]
+    if (account := account_of(config)) is not None:
+        found.append(PrivacyAccount(account))
     if config.evaluation.patience is not None:
         found.append(EarlyStopping("test_loss", config.evaluation.patience))
     if config.checkpoint.best:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedtlu_fast.build.client_rule import make_client_rule, standing_of
+from fedtlu_fast.build.privacy import with_noise
 from fedtlu_fast.client_steps import ClientStep, ClientSteps, RunFacts
 from fedtlu_fast.client_steps.personal import Personal, PersonalPart
 from fedtlu_fast.client_steps.recycling import Recycle
@@ -25,6 +26,9 @@ def make_steps(
 ) -> ClientSteps:
     """Builds the steps in order: personal blocks, algorithms, threats, partial sending, compression.
 
+    With differential privacy, compression comes before clipping, since it may make a change longer, and both
+    come before threats, since hostile clients do not keep to the clipping.
+
     Args:
         config: the settings of the run.
         trainer: the trainer of single clients, with the task and the layout of the model.
@@ -40,15 +44,20 @@ def make_steps(
     if chosen.keeps:
         steps.append(Personal(PersonalPart(layout, standing_of(config, layout).personal), chosen.alternate))
     # Algorithms come before threats: they learn from a client's true update, not from the one that it fakes.
-    given = [own.step for own in (*config.client_steps, *config.threats)]
+    given = [own.step for own in config.client_steps]
     steps += [step for step in given if not compresses(step)]
+    compression = [step for step in given if compresses(step)]
+    if config.privacy.on:
+        steps += [*compression, with_noise(config).privacy.mean(config.cohort)]
+        compression = []
+    steps += [own.step for own in config.threats]
     if chosen.chooses:
         by_change = chosen.selector.moment == "by_change"
         steps.append(SendChosen(_rule_after_training(config, trainer, population) if by_change else None))
     if chosen.selector.recycles:
         steps.append(Recycle(standing_of(config, layout).open))
     # Compression comes last: it acts on what is sent, also by malicious clients, and on nothing else.
-    steps += [step for step in given if compresses(step)]
+    steps += compression
     optimizer = config.training.optimizer
     sgd = optimizer if isinstance(optimizer, Sgd) else None
     facts = RunFacts(

@@ -27,6 +27,7 @@ def status(row: dict[str, Any], choosable: Mapping[str, str]) -> str:
         tested,
         f"accuracy {100 * row['test_accuracy']:.1f}%" if row.get("test_accuracy") is not None else "",
         *_own_figures(row),
+        f"epsilon {row['epsilon']:.2f}" if row.get("epsilon") is not None else "",
         chosen,
         refused,
         dropped,

@@ -119,6 +119,7 @@ class RoundChange:
         empty: whether it contains no client's change.
         ordered: whether clients sent chosen blocks only.
         memory: the values that the step has newly remembered about the round's clients, by client.
+        weight: the sum of the weights of the clients whose mean the change is; 0 if nobody arrived.
     """
 
     change: Tensor
@@ -127,6 +128,7 @@ class RoundChange:
     empty: bool = False
     ordered: bool = False
     memory: Mapping[int, ClientMemory] = field(default_factory=dict)
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,9 @@ class ClientStep:
         reads: names of the tensors in the step's memory on the server that clients receive
             (`ClientContext.server`).
         needs_each: whether the server's half has to see each client's vector separately.
+        sees_clients: whether the server's half uses vectors or memories of single clients, and not only sums
+            over them. ``privacy.server_sees=aggregate`` refuses such a step; one without a half has nothing
+            to see.
 
     Examples:
         >>> from dataclasses import replace
@@ -201,6 +206,7 @@ class ClientStep:
     changes: ClassVar[frozenset[str]] = frozenset({"samples", "blocks", "correction"})
     reads: ClassVar[tuple[str, ...]] = ()
     needs_each: ClassVar[bool] = False
+    sees_clients: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

@@ -25,7 +25,8 @@ class ParticipationConfig(PartsSection):
 
     sampler: Annotated[Sampler, Chooser("sampler", base=Sampler)] = Field(
         Uniform(),
-        description="how the cohort is drawn: uniform | size (in proportion to the clients' samples) | loss "
+        description="how the cohort is drawn: uniform | poisson (every client by a draw of its own, so that "
+        "the cohort is a mean) | size (in proportion to the clients' samples) | loss "
         "(the candidates with the largest last training loss) | fixed (the same clients in every round) | "
         "package.module:Name",
     )

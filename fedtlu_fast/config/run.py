@@ -24,6 +24,8 @@ from fedtlu_fast.config.data import DataConfig, PartitionConfig
 from fedtlu_fast.config.execution import ExecutionConfig
 from fedtlu_fast.config.model import ModelConfig
 from fedtlu_fast.config.participation import ParticipationConfig
+from fedtlu_fast.config.privacy import PrivacyConfig
+from fedtlu_fast.config.private_fits import check_private
 from fedtlu_fast.config.section import Section
 from fedtlu_fast.config.selection import SelectionConfig
 from fedtlu_fast.config.server import AggregationConfig, CheckpointConfig, EvaluationConfig
@@ -101,6 +103,7 @@ class RunConfig(Section):
     aggregation: AggregationConfig = AggregationConfig()
     client_selection: ClientSelectionConfig = ClientSelectionConfig()
     selection: SelectionConfig = SelectionConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     threats: Annotated[tuple[ThreatConfig, ...], BeforeValidator(listed)] = Field(
@@ -250,7 +253,7 @@ class RunConfig(Section):
             raise InputError("evaluation.benefit", True, expected, fix)
         if "held_out" in self.selection.selector.asked():
             expected = "evaluation.held_out with samples that the server may look at"
-            raise InputError(*self._ranked_by, expected, fix)
+            raise InputError(*self.ranked_by, expected, fix)
         return self
 
     @model_validator(mode="after")
@@ -268,8 +271,8 @@ class RunConfig(Section):
         return self
 
     @property
-    def _ranked_by(self) -> tuple[str, str]:
-        """The setting that decides what the selector needs, and its value."""
+    def ranked_by(self) -> tuple[str, str]:
+        """Returns the setting that decides what the selector needs, and its value."""
         selector = self.selection.selector
         if hasattr(selector, "metric"):
             return "selection.metric", selector.ranks_by
@@ -280,11 +283,16 @@ class RunConfig(Section):
         asked = self.selection.selector.asked()
         if "client_norms" in asked and not self.aggregation.rule.takes_sums:
             raise InputError(
-                *self._ranked_by,
+                *self.ranked_by,
                 f"another with aggregation.rule={self.rule_name}: agreement compares the norm of the "
                 f"clients' mean with the norms of their changes",
                 "Use aggregation.rule=mean.",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        check_private(self)
         return self
 
     def parts(self) -> Iterator[Any]:

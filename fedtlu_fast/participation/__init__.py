@@ -2,7 +2,7 @@
 
 from fedtlu_fast.participation.availability import Availability, Duty, Schedule, Trace
 from fedtlu_fast.participation.participation import Participation
-from fedtlu_fast.participation.samplers import ByLoss, BySize, Fixed, Pool, Sampler, Uniform
+from fedtlu_fast.participation.samplers import ByLoss, BySize, Fixed, Poisson, Pool, Sampler, Uniform
 from fedtlu_fast.participation.turnout import Participants, Turnout
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Fixed",
     "Participants",
     "Participation",
+    "Poisson",
     "Pool",
     "Sampler",
     "Schedule",

@@ -59,6 +59,10 @@ class Participation:
         if drawn > clients:
             given = f"{self.over_selection} times a cohort of {cohort}"
             raise InputError("over_selection", given, f"at most {clients}, the clients there are")
+        if drawn > cohort and self.sampler.most(clients, drawn) > drawn:
+            name = spelled("sampler", type(self.sampler))
+            expected = f"1 with the sampler {name}, whose cohorts have no size that would be full"
+            raise InputError("over_selection", self.over_selection, expected)
         self.sampler.check(clients, drawn)
 
     def begin(self, seed: int, clients: int, cohort: int, rounds: int, population: Population) -> Turnout:

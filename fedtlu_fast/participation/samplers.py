@@ -70,6 +70,10 @@ class Sampler(ABC):
             InputError: they do not fit. The error's field is the name of the parameter.
         """
 
+    def most(self, clients: int, count: int) -> int:
+        """Returns the largest number of clients that a draw may return, by default the number to draw."""
+        return count
+
     @abstractmethod
     def draw(self, pool: Pool, count: int) -> list[int]:
         """Draws different clients of the pool, in the order in which they are averaged.
@@ -95,6 +99,29 @@ class Uniform(Sampler):
             pool.available, size=min(count, len(pool.available)), replace=False
         )
         return [int(client) for client in drawn]
+
+
+@part
+class Poisson(Sampler):
+    """Draws every client with the same probability, independently of all others.
+
+    The cohort of a round then has any size, also 0, and the setting `cohort` is its mean. Differential
+    privacy is cheapest under this sampling, because whether a client takes part says nothing about others.
+    A client that is not available does not take part; the others' probability stays.
+    """
+
+    @override
+    def most(self, clients: int, count: int) -> int:
+        return clients
+
+    @override
+    def draw(self, pool: Pool, count: int) -> list[int]:
+        draws = generator(pool.seed, "cohort", pool.round)
+        # The number first, so that time and memory do not depend on the number of clients.
+        size = int(draws.binomial(pool.clients, min(1.0, count / pool.clients)))
+        drawn = draw_clients(pool.seed, "poisson cohort", pool.round, pool.clients, size)
+        there = None if pool.available is None else set(pool.available.tolist())
+        return drawn if there is None else [client for client in drawn if client in there]
 
 
 @part

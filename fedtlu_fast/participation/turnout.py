@@ -91,7 +91,8 @@ class Turnout:
             found: Any = self.sampler.draw(pool, self.count)
             if isinstance(found, Iterator):
                 found = list(found)
-        drawn = _checked(_numbers(type(self.sampler).__name__, found), pool, self.count)
+        most = self.sampler.most(self.clients, self.count)
+        drawn = _checked(_numbers(type(self.sampler).__name__, found), pool, most)
         silent = self._silent(round_index, drawn)
         answering = [client for client in drawn if client not in silent]
         late = self._late(round_index, answering)
@@ -123,7 +124,8 @@ class Turnout:
         }
 
     def _late(self, round_index: int, answering: list[int]) -> set[int]:
-        if len(answering) <= self.size:
+        # Without over-selection nobody is late, also where the number of drawn clients varies.
+        if self.count <= self.size or len(answering) <= self.size:
             return set()
         order = generator(self.seed, "arrival", round_index).permutation(len(answering))
         return {answering[place] for place in order[self.size :]}
@@ -150,14 +152,14 @@ def _numbers(name: str, found: Any) -> list[int]:
     return [int(client) for client in drawn]
 
 
-def _checked(found: list[int], pool: Pool, count: int) -> list[int]:
+def _checked(found: list[int], pool: Pool, most: int) -> list[int]:
     """Checks the draw of a sampler, which may be the user's own, and returns it."""
     available = pool.available
     unknown = [client for client in found if not 0 <= client < pool.clients]
     if available is not None and not unknown:
         there = np.isin(found, available)
         unknown = [client for client, can in zip(found, there, strict=True) if not can]
-    if unknown or len(set(found)) < len(found) or len(found) > count:
-        expected = f"a sampler that draws at most {count} different clients of those that can take part"
+    if unknown or len(set(found)) < len(found) or len(found) > most:
+        expected = f"a sampler that draws at most {most} different clients of those that can take part"
         raise InputError("participation.sampler", found, expected)
     return found

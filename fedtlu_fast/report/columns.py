@@ -124,6 +124,7 @@ COLUMNS = {
         Column("backward_flops", "GFLOP backward", BY_SIZE, 1e-9, better="lower", spread=False),
         Column("flops", "GFLOP", BY_SIZE, 1e-9, better="lower", spread=False),
         Column("probe_share", "FLOP in probes", ".1f", 100, "%", "lower", spread=False),
+        Column("epsilon", "epsilon", better="lower", spread=False),
         Column("malicious_updates", "malicious updates", ",.0f", spread=False),
         Column("seconds", "seconds in rounds", BY_SIZE, better="lower", short="rounds, seconds", steady=True),
         Column("agreement", "agreement", ".3f"),

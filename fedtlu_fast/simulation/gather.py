@@ -143,6 +143,7 @@ def gather(
             () if totals is None else tuple(np.flatnonzero(totals == 0).tolist()),
             empty=not reports.total or kept == [],
             ordered=ordered,
+            weight=reports.total,
         )
         aggregated = server_round.complete(aggregated, reports.memory)
     kept_clients = None if kept is None else [arrived[at] for at in kept]

@@ -101,15 +101,14 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
             choice = server.chooser.choose(state, participants.cohort)
     cohort = choice.ordered(participants.cohort)
 
+    room = max(server.size, len(cohort))  # a sampler may draw cohorts of any size
     server_round = server.steps.on_server(vectors, index, cohort, state.memory)
     gathered = gather(
         server.layout,
         server.executor,
         server.rule,
-        Start(
-            state.params, server.size, server.backend, server.layout, index, recall(state.memory, RULE).server
-        ),
-        BuffersMean(state.buffers, server.size, server.rule.chooses, server.backend),
+        Start(state.params, room, server.backend, server.layout, index, recall(state.memory, RULE).server),
+        BuffersMean(state.buffers, room, server.rule.chooses, server.backend),
         server_round,
         vectors,
         _lanes(server, state, cohort, choice),

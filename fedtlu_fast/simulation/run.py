@@ -12,6 +12,7 @@ from typing import Any
 
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
 from fedtlu_fast.models.trained_model import trained_model
+from fedtlu_fast.privacy.published import privacy_facts
 from fedtlu_fast.process_state import check_settings
 from fedtlu_fast.runs.results import RunResult
 from fedtlu_fast.runs.settings import StoredSettings
@@ -196,6 +197,7 @@ class Run:
             summary = run_summary(self.server, state, files.metrics, self._start) | dict(instead or {})
             fingerprint = self.server.population.fingerprint
             summary |= {"data_sha256": fingerprint, **self._facts}
+            summary |= privacy_facts(files.metrics, files.selection, summary)
             write_measured_costs(self.server, files.selection, files.directory)
             files.finish(summary, state.round)
         result = RunResult(

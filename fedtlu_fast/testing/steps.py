@@ -104,10 +104,11 @@ def _rounds(step: ClientStep, spoilt: bool = False) -> Outcome:
             sent.append(update.params.clone())
             if bool(torch.isfinite(update.params).all()):
                 arrived.append((update.counts, update.params - params))
-        total = sum(weight for weight, _ in arrived) or 1.0
+        total = sum(weight for weight, _ in arrived)
         change = sum((weight / total * own for weight, own in arrived), torch.zeros_like(params))
         with _named(f"round {index}, the server's half"):
-            aggregated = server_round.complete(RoundChange(change, torch.empty(0), empty=not arrived), news)
+            given = RoundChange(change, torch.empty(0), empty=not arrived, weight=total)
+            aggregated = server_round.complete(given, news)
             memory = server_round.remembered(memory, news)
         right = isinstance(aggregated, RoundChange) and aggregated.change.shape == params.shape
         must(right, "complete() has to return the RoundChange, with a change of the same shape")

@@ -347,7 +347,10 @@ def test_values_of_the_wrong_type(override, message):
         ("partition=pathological:0", "partition.num_classes_per_partition: got 0"),
         ("group_mode=some", "partition.group_mode: got 'some'"),
         ("partition={name: inner_dirichlet, partition_sizes: [1]}", "partition.partition_sizes.0: got 1"),
-        ("sampler=best", "participation.sampler: got 'best'; expected one of uniform, size, loss, fixed"),
+        (
+            "sampler=best",
+            "participation.sampler: got 'best'; expected one of uniform, poisson, size, loss, fixed",
+        ),
         ("candidates=20", "participation.candidates: got 20; expected no value with sampler=uniform"),
         ("participation={sampler: loss, candidates: 9}", "candidates: got 9; expected 10, as many as are"),
         ("participation={sampler: loss, candidates: 101}", "to 100, the clients there are"),

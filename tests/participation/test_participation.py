@@ -179,7 +179,7 @@ def test_the_draw_of_a_user_s_sampler_is_checked(drawn):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"sampler": "best"}, "^sampler: got 'best'; expected one of uniform, size, loss, fixed"),
+        ({"sampler": "best"}, "^sampler: got 'best'; expected one of uniform, poisson, size, loss, fixed"),
         ({"sampler": 3}, "^sampler: got 3"),
         ({"over_selection": 0.5}, "^over_selection: got 0.5"),
         ({"dropout": 1}, "^dropout: got 1"),

@@ -20,9 +20,18 @@ SOME = ("test_accuracy", "local_accuracy", "test_macro_f1")
 """Measures that only some tasks have; tables of other tasks leave them out."""
 PERPLEXITIES = ("test_perplexity", "local_perplexity", TRAINED)
 """Measures that a task without perplexity as its headline may lack."""
-MALICIOUS = "malicious_updates"
-"""A measure that only runs with threats have."""
-MEASURES = (*PERPLEXITIES, *SOME, "updated_share", "bytes_published", "bytes_up", MALICIOUS, "seconds")
+MALICIOUS, EPSILON = "malicious_updates", "epsilon"
+"""Measures that only runs with threats, and with differential privacy, have."""
+MEASURES = (
+    *PERPLEXITIES,
+    *SOME,
+    EPSILON,
+    "updated_share",
+    "bytes_published",
+    "bytes_up",
+    MALICIOUS,
+    "seconds",
+)
 
 
 def comparison_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) -> list[dict[str, Any]]:
@@ -39,7 +48,7 @@ def comparison_rows(results: Sequence[ArmResult], own: OwnColumns = NO_COLUMNS) 
     """
     rows = []
     headline = headline_of_arms(results)
-    some = (*SOME, MALICIOUS, *(() if headline == PERPLEXITY else PERPLEXITIES))
+    some = (*SOME, MALICIOUS, EPSILON, *(() if headline == PERPLEXITY else PERPLEXITIES))
     known = [
         name
         for name in MEASURES

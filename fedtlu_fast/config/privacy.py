@@ -1,0 +1,116 @@
+"""Defines the settings of privacy: differential privacy of clients, and what the server may see of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.parts_section import PartsSection
+from fedtlu_fast.config.section import check_unused
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.privacy.accountants import Accountant, Rdp, check_installed
+from fedtlu_fast.privacy.private_mean import PrivateMean, Quantile
+
+SERVER_SEES = "server_sees"
+
+
+class PrivacyConfig(PartsSection):
+    """Says what may become known of a client: to the world (differential privacy), and to the server."""
+
+    epsilon: float | None = Field(
+        None,
+        gt=0,
+        description="budget of differential privacy for one client: the rounds of the run never cost more; "
+        "null: no budget",
+    )
+    delta: float = Field(
+        1e-5,
+        gt=0,
+        lt=1,
+        description="the delta of (epsilon, delta)-differential privacy, below 1 / clients",
+    )
+    noise_multiplier: float | None = Field(
+        None,
+        ge=0,
+        description="standard deviation of the noise in the sum of a round's changes, in clipping "
+        "norms; null: the smallest that keeps epsilon over all rounds, or no noise without epsilon",
+    )
+    clipping_norm: float = Field(1.0, gt=0, description="largest L2 norm of a client's change")
+    per_block: bool = Field(
+        False, description="whether each of the B blocks is clipped on its own, to clipping_norm / sqrt(B)"
+    )
+    quantile: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of clients with changes shorter than the clipping norm, which then follows them "
+        "from round to round (arXiv 1905.03871), beginning with clipping_norm; null: the norm stays",
+    )
+    clip_lr: float = Field(0.2, gt=0, description="with quantile: the step of the clipping norm's logarithm")
+    count_noise: float | None = Field(
+        None,
+        gt=0,
+        description="with quantile: standard deviation of the noise in the number of clients below the norm; "
+        "null: cohort / 20, at least the noise multiplier",
+    )
+    noise: Literal["server", "clients"] = Field(
+        "server",
+        description="who adds the noise: server | clients (each its share; a round in which fewer clients "
+        "arrive than cohort changes nothing)",
+    )
+    accountant: Annotated[Accountant, Chooser("accountant", base=Accountant)] = Field(
+        Rdp(),
+        description="how the cost of the rounds is computed, by dp-accounting: rdp | pld (tighter; with "
+        "participation.sampler=poisson) | package.module:Name",
+    )
+    server_sees: Literal["clients", "aggregate"] = Field(
+        "clients",
+        description="what the parts on the server may use: clients (each change by itself) | aggregate (only "
+        "sums over the clients of a round, as under secure aggregation; parts that need more are refused)",
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether clients' changes are clipped, and noise is added."""
+        return self.epsilon is not None or self.noise_multiplier is not None
+
+    @property
+    def adapts(self) -> Quantile | None:
+        """Returns how the clipping norm follows the clients' norms; None: it stays."""
+        if self.quantile is None:
+            return None
+        return Quantile(self.quantile, self.clip_lr, self.count_noise)
+
+    def mean(self, cohort: int) -> PrivateMean:
+        """Returns the client step that clips and adds noise.
+
+        Args:
+            cohort: number of clients in a round.
+
+        Raises:
+            InputError: the noise is not known yet, or too large for the number of clients below the norm.
+        """
+        if self.noise_multiplier is None:
+            raise InputError("privacy.noise_multiplier", None, "a number, once the budget has been looked at")
+        try:
+            return PrivateMean(
+                self.noise_multiplier, cohort, self.clipping_norm, self.per_block, self.adapts, self.noise
+            )
+        except InputError as error:
+            renamed = {"adapts.noise": "count_noise", "clip": "clipping_norm"}
+            raise error.of(f"privacy.{renamed.get(error.field, error.field)}") from None
+
+    @model_validator(mode="after")
+    def _only_what_it_uses(self) -> Self:
+        if not self.on:
+            check_unused(self, {SERVER_SEES}, "neither epsilon nor noise_multiplier")
+        elif self.quantile is None:
+            others = set(type(self).model_fields) - {"clip_lr", "count_noise"}
+            check_unused(self, others, "quantile=null")
+        if self.epsilon is not None:
+            check_installed("privacy.epsilon", self.epsilon)
+        if self.noise_multiplier is not None:
+            check_installed("privacy.noise_multiplier", self.noise_multiplier)
+        return self

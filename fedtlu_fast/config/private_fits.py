@@ -1,0 +1,111 @@
+"""Checks that no part of a run uses more of the clients than `privacy` allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fedtlu_fast.aggregation import Mean
+from fedtlu_fast.client_steps import ClientStep
+from fedtlu_fast.client_steps.step import compresses, does
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.participation import Poisson, Uniform
+from fedtlu_fast.scoring.block_metrics import OF_CLIENTS
+
+if TYPE_CHECKING:
+    from fedtlu_fast.config.run import RunConfig
+
+
+def check_private(config: RunConfig) -> None:
+    """Raises an error for the first part that uses more of the clients than `privacy` allows.
+
+    Raises:
+        InputError: a part does not fit; the error names its setting.
+    """
+    given = config.privacy
+    if given.on:
+        for error in _beyond_noise(config, "with differential privacy"):
+            raise error
+        if given.noise_multiplier is not None:
+            given.mean(config.cohort)  # refuses what does not fit
+    if given.server_sees == "aggregate":
+        for error in _beyond_sums(config, "with privacy.server_sees=aggregate"):
+            raise error
+
+
+def _beyond_noise(config: RunConfig, when: str) -> Iterator[InputError]:
+    """Yields an error for each part by which something of the clients would get out without noise."""
+    given, part = config.participation, config.participation.sampler
+    delta, most = config.privacy.delta, 1 / config.clients
+    if delta >= most:
+        expected = (
+            f"less than 1 / clients, {most:.3g}: else publishing one client whole would count as private"
+        )
+        yield InputError("privacy.delta", delta, expected)
+    if type(part) not in (Uniform, Poisson):
+        expected = f"uniform or poisson {when}: the cost of a round is known for these only"
+        yield InputError("participation.sampler", given.name_of("sampler"), expected)
+    if given.trace is not None or given.duty < 1:
+        field, value = ("trace", given.trace) if given.trace is not None else ("duty", given.duty)
+        expected = f"no value {when}: the cost of a round is that of a draw from all clients"
+        yield InputError(f"participation.{field}", value, expected, "Leave it out.")
+    if config.privacy.noise == "clients" and isinstance(part, Poisson):
+        expected = "server with participation.sampler=poisson: shares of the noise need cohorts of one size"
+        yield InputError("privacy.noise", "clients", expected)
+    yield from _other_rule(config, f"mean {when}: the noise is measured for it")
+    if config.aggregation.rule.max_share is not None:
+        expected = f"null {when}: all clients weigh the same"
+        yield InputError("aggregation.max_share", config.aggregation.rule.max_share, expected)
+    if config.client_selection.chooses:
+        expected = f"none {when}: which blocks a client sends follows from its own data"
+        name = config.client_selection.name_of("selector")
+        yield InputError("client_selection.selector", name, expected)
+    yield from _selector(config, f"one that needs only the noisy change {when}")
+    for place, own in enumerate(config.client_steps):
+        if config.privacy.noise == "clients" and compresses(own.step):
+            expected = "no compression with privacy.noise=clients, whose noise is not compressed"
+            yield InputError(f"client_steps.{place}", own.name_of("kind"), expected)
+        if does(own.step, "server_half"):
+            expected = f"a step that sends nothing beside the change {when}"
+            yield InputError(f"client_steps.{place}", own.name_of("kind"), expected)
+
+
+def _beyond_sums(config: RunConfig, when: str) -> Iterator[InputError]:
+    """Yields an error for each part on the server that needs vectors or numbers of single clients."""
+    yield from _other_rule(config, f"mean {when}: the others need the vector of each client")
+    sampler, share = config.participation.sampler, config.aggregation.rule.max_share
+    if sampler.keeps_losses or sampler.needs_sizes:
+        what = "losses" if sampler.keeps_losses else "numbers of samples"
+        expected = f"one that does not use the clients' {what} {when}"
+        yield InputError("participation.sampler", config.participation.name_of("sampler"), expected)
+    if share is not None:
+        expected = f"null {when}: it needs the clients' numbers of samples"
+        yield InputError("aggregation.max_share", share, expected)
+    yield from _selector(config, f"one that needs only the aggregate {when}")
+    chosen = config.client_selection
+    if chosen.chooses and chosen.decides == "server" and not chosen.selector.same_for_all:
+        expected = f"client {when}: to choose for clients, the server needs numbers of each of them"
+        yield InputError("client_selection.decides", "server", expected)
+    for kind, steps in (("threats", config.threats), ("client_steps", config.client_steps)):
+        for place, own in enumerate(steps):
+            if _sees_clients(own.step):
+                expected = f"one whose half on the server needs sums only {when}"
+                yield InputError(f"{kind}.{place}", own.name_of("kind"), expected)
+
+
+def _other_rule(config: RunConfig, expected: str) -> Iterator[InputError]:
+    if type(config.aggregation.rule) is not Mean:
+        yield InputError("aggregation.rule", config.rule_name, expected)
+
+
+def _selector(config: RunConfig, expected: str) -> Iterator[InputError]:
+    if asked := sorted(config.selection.selector.asked() & set(OF_CLIENTS)):
+        field, value = config.ranked_by
+        fix = (
+            f"{value} asks for {' and '.join(asked)}. excess (Eq. 1) and l2_per_parameter need the aggregate."
+        )
+        yield InputError(field, value, expected, fix)
+
+
+def _sees_clients(step: ClientStep) -> bool:
+    return step.needs_each or (does(step, "server_half") and step.sees_clients)

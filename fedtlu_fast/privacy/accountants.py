@@ -1,0 +1,155 @@
+"""Accountants compute what the rounds of a run have cost; the computations are those of dp-accounting.
+
+To use another accountant, subclass `Accountant` and give its dotted name as ``privacy.accountant``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from fedtlu_fast.errors import InputError
+from fedtlu_fast.extras import check_extra
+from fedtlu_fast.parts import part
+from fedtlu_fast.privacy.release import Release
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent, PrivacyAccountant
+
+FIELD = "privacy.accountant"
+"""The setting that names the accountant."""
+LEAST_NOISE = 0.05
+"""The smallest noise multiplier that is looked for; with less noise no epsilon says anything."""
+PRECISION = 1e-3
+"""The share by which a noise multiplier may exceed the smallest one that keeps the budget."""
+
+
+class Accountant(ABC):
+    """Computes the epsilon of a number of rounds."""
+
+    def check(self, release: Release) -> None:  # noqa: B027 (most accountants take any release)
+        """Checks before the first round that the accountant can account for these releases.
+
+        Raises:
+            InputError: it cannot.
+        """
+
+    @abstractmethod
+    def epsilon(self, release: Release, rounds: int, delta: float) -> float:
+        """Returns the epsilon after some rounds; infinite without noise.
+
+        Args:
+            release: what every round publishes.
+            rounds: number of rounds; 0 costs nothing.
+            delta: the probability in the definition of (epsilon, delta)-differential privacy.
+        """
+
+    def noise_multiplier(self, epsilon: float, release: Release, rounds: int, delta: float) -> float:
+        """Returns the smallest noise multiplier with which the rounds cost at most epsilon, up to 0.1%.
+
+        Args:
+            epsilon: the budget.
+            release: what every round publishes; its own noise multiplier does not count.
+            rounds: number of rounds.
+            delta: see `epsilon`.
+        """
+
+        def fits(noise: float) -> bool:
+            return self.epsilon(replace(release, noise_multiplier=noise), rounds, delta) <= epsilon
+
+        high = 1.0
+        while not fits(high):
+            high *= 2
+        low = high / 2
+        # From above, because little noise takes long to account for.
+        while low > LEAST_NOISE and fits(low):
+            low, high = low / 2, low
+        while high - low > PRECISION * high:
+            middle = (low + high) / 2
+            low, high = (low, middle) if fits(middle) else (middle, high)
+        return high
+
+    def rounds(self, epsilon: float, release: Release, most: int, delta: float) -> int:
+        """Returns how many rounds, at most `most`, cost no more than epsilon."""
+        if self.epsilon(release, most, delta) <= epsilon:
+            return most
+        low, high = 0, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.epsilon(release, middle, delta) <= epsilon else (low, middle)
+        return low
+
+
+@part
+class Rdp(Accountant):
+    """Rényi differential privacy (Mironov, arXiv 1702.07476), for both kinds of sampling.
+
+    For cohorts of a fixed size the bound of Wang et al. (arXiv 1808.00087) is used. It is far looser than the
+    one for Poisson sampling, and one client replaced by another counts twice the clipping norm.
+    """
+
+    @override
+    def epsilon(self, release: Release, rounds: int, delta: float) -> float:
+        return _epsilon("rdp", release, rounds, delta)
+
+
+@part
+class Pld(Accountant):
+    """Privacy loss distributions (Koskela et al., arXiv 1906.03049): tighter, for Poisson sampling only."""
+
+    @override
+    def check(self, release: Release) -> None:
+        if not release.poisson:
+            expected = "rdp with cohorts of a fixed size, for which there is no privacy loss distribution"
+            raise InputError(FIELD, "pld", expected, "Or draw clients by participation.sampler=poisson.")
+
+    @override
+    def epsilon(self, release: Release, rounds: int, delta: float) -> float:
+        return _epsilon("pld", release, rounds, delta)
+
+
+def check_installed(field: str, value: Any) -> None:
+    """Raises an error that names the extra unless dp-accounting is installed.
+
+    Args:
+        field: the setting that needs it.
+        value: the value of that setting.
+    """
+    check_extra("dp_accounting", field, value, "privacy")
+
+
+@cache
+def _epsilon(kind: str, release: Release, rounds: int, delta: float) -> float:
+    """Returns the epsilon of these rounds by dp-accounting; kept, since rows of logs ask again."""
+    if not rounds:
+        return 0.0
+    if not release.noise_multiplier:
+        return float("inf")
+    accountant = _fresh(kind, release.poisson)
+    accountant.compose(_event(release), rounds)
+    return float(accountant.get_epsilon(delta))
+
+
+def _fresh(kind: str, poisson: bool) -> PrivacyAccountant:
+    from dp_accounting import NeighboringRelation, pld, rdp
+
+    one = NeighboringRelation.ADD_OR_REMOVE_ONE if poisson else NeighboringRelation.REPLACE_ONE
+    if kind == "pld":
+        return pld.PLDAccountant(one)
+    # Orders below 2 decide nothing unless epsilon is above 11, and often do not converge.
+    orders = [order for order in rdp.rdp_privacy_accountant.DEFAULT_RDP_ORDERS if order >= 2]
+    return rdp.RdpAccountant(orders, one)
+
+
+def _event(release: Release) -> DpEvent:
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SampledWithoutReplacementDpEvent
+
+    clients, cohort, noise = release.clients, release.cohort, release.noise_multiplier
+    if release.poisson:
+        return PoissonSampledDpEvent(cohort / clients, GaussianDpEvent(noise))
+    # dp-accounting divides by the largest difference of two sums, here twice the clipping norm.
+    return SampledWithoutReplacementDpEvent(clients, cohort, GaussianDpEvent(noise / 2))
