@@ -169,6 +169,7 @@ def _table(summary: dict[str, Any]) -> Table:
         **_figures(summary),
         "parameters updated in a targeted round": f"{100 * summary['updated_share']:.1f}%",
         **_malicious(summary),
+        **({"epsilon spent": _number(summary["epsilon"])} if "epsilon" in summary else {}),
         "refused client updates": str(summary["refused_updates"]),
         "seconds in rounds": f"{summary['seconds']:.1f}",
         "params_sha256": summary["params_sha256"],

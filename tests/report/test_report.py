@@ -126,12 +126,13 @@ def test_cells_have_units_that_people_read(results: list[ArmResult]) -> None:
     assert shown["seconds in rounds"] == "10.5 ± 0.7"
     assert shown["gain over random"] == "+6.00% ± 5.66"
     assert dict(zip(heads, cells[1], strict=True))["gain over random"] == ""
-    assert not {"malicious updates", "local ppl, trained"} & set(shown), "no arm has them"
+    assert not {"malicious updates", "local ppl, trained", "epsilon"} & set(shown), "no arm has them"
     for result in results:
-        result.summary.update({"malicious_updates": 7, "trained_local_perplexity": 80.0})
+        result.summary.update({"malicious_updates": 7, "trained_local_perplexity": 80.0, "epsilon": 4.0})
     heads, cells = comparison_cells(comparison_rows(results))
     shown = dict(zip(heads, cells[0], strict=True))
     assert (shown["malicious updates"], shown["local ppl, trained"]) == ("7", "80.00 ± 0.00")
+    assert shown["epsilon"] == "4.00"
 
 
 def test_markdown_and_csv_can_be_read_back(results: list[ArmResult]) -> None:
