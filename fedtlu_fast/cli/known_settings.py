@@ -44,10 +44,16 @@ EXAMPLES = {
     "execution.address": "ray://head:10001",
 }
 """Values of settings whose types say too little to make one up."""
+PRIVATE = "privacy.noise_multiplier=0.5"
 BESIDE = {
     "client_selection.alternate": "client_selection.personal=auto",
     "evaluation.benefit": "evaluation.held_out=256",
     "selection.sets": "evaluation.held_out=256",
+    "privacy.per_block": PRIVATE,
+    "privacy.quantile": PRIVATE,
+    "privacy.count_noise": f"{PRIVATE} privacy.quantile=0.5",
+    "privacy.noise": PRIVATE,
+    "privacy.accountant": f"{PRIVATE} participation.sampler=poisson",
 }
 """What else an example needs."""
 PLACES = {"text": "text:books/", "hf": "hf:uoft-cs/cifar10"}
@@ -170,7 +176,7 @@ def _example(path: str, values: Sequence[str], chosen_by: str = "") -> list[str]
     """
     found = [f"{path}={value}" for value in [*([EXAMPLES[path]] if path in EXAMPLES else []), *values][:1]]
     if path in BESIDE:
-        found = [BESIDE[path], *found]
+        found = [*BESIDE[path].split(), *found]
     section, selector = "client_selection.", "client_selection.selector"
     needed = path.startswith(section) and selector not in (path, chosen_by)
     return [f"{selector}=top", *found] if needed else found
