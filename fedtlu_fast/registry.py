@@ -159,6 +159,7 @@ NAMES: dict[str, dict[str, str]] = {
         "strategic": "fedtlu_fast.selection.gradients:Strategic",
         "agreeing": "fedtlu_fast.selection.gradients:Agreeing",
         "fedpart": "fedtlu_fast.selection.published:FedPart",
+        "earlier": "fedtlu_fast.selection.earlier:Earlier",
         "fedlp": "fedtlu_fast.selection.published:FedLP",
         "fedluar": "fedtlu_fast.selection.published:FedLUAR",
         "drift": "fedtlu_fast.selection.published:Drift",

@@ -53,6 +53,7 @@ def make_client_rule(
         reach,
         seed=config.seed,
         warmup_rounds=config.warmup_rounds,
+        alike=chosen.alike,
         samples=samples,
     )
 

@@ -37,12 +37,14 @@ class Orders:
             their training, these are the blocks that they send in any case.
         budgets: the budgets of clients that choose after their training; None: no client chooses.
         last: see `Order`; the same for all clients.
+        asked: the blocks that every client of the round is asked to send; None if clients' orders differ.
     """
 
     trained: Mapping[int, Blocks]
     sent: Mapping[int, Blocks] | None = None
     budgets: Mapping[int, float] | None = None
     last: Blocks | None = None
+    asked: Blocks | None = None
 
     def of(self, clients: Iterable[int]) -> Orders:
         """Returns the orders of these clients only."""
@@ -52,6 +54,7 @@ class Orders:
             None if self.sent is None else {client: self.sent[client] for client in some},
             None if self.budgets is None else {client: self.budgets[client] for client in some},
             self.last,
+            self.asked,
         )
 
     def for_client(self, client: int) -> Order:

@@ -120,6 +120,8 @@ class RoundChange:
         ordered: whether clients sent chosen blocks only.
         memory: the values that the step has newly remembered about the round's clients, by client.
         weight: the sum of the weights of the clients whose mean the change is; 0 if nobody arrived.
+        asked: the blocks that every client of the round was asked to send; None if orders differ, and if
+            clients send everything.
     """
 
     change: Tensor
@@ -129,6 +131,7 @@ class RoundChange:
     ordered: bool = False
     memory: Mapping[int, ClientMemory] = field(default_factory=dict)
     weight: float = 0.0
+    asked: Blocks | None = None
 
 
 @dataclass(frozen=True)

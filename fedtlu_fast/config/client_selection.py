@@ -24,7 +24,7 @@ def settings_beside(selector: type[Selector]) -> set[str]:
     """Returns the settings of `ClientSelectionConfig` that selectors of this class use."""
     used = {"selector"}
     if not issubclass(selector, Unrestricted):
-        used |= {"frozen", "always", "only", "personal", "alternate", "decides"}
+        used |= {"frozen", "always", "only", "personal", "alternate", "decides", "shared"}
     return used | {"budget"} if selector.budgeted else used
 
 
@@ -39,8 +39,9 @@ class ClientSelectionConfig(PartsSection):
         description="how the blocks of each client are chosen: none (every client trains all blocks) | full "
         "(all blocks that are not frozen) | random | top (nearest the output) | bottom (nearest the input) | "
         "both (top and bottom in turn) | gradnorm, rgn, snr (the best by the client's own gradients) | "
-        "strategic (P1 of arXiv 2408.15600: clients agree) | agreeing (P1; lambda adapts) | fedpart | "
-        "fedlp | fedluar | drift | oracle (an upper bound: by the loss on evaluation.local_held_out samples) "
+        "strategic (P1 of arXiv 2408.15600: clients agree) | agreeing (P1; lambda adapts) | earlier (the "
+        "best in the changes of earlier rounds) | fedpart | fedlp | fedluar | drift | oracle (an upper "
+        "bound: by the loss on evaluation.local_held_out samples) "
         "| package.module:Name",
     )
     budget: BudgetConfig = BudgetConfig()
@@ -48,6 +49,11 @@ class ClientSelectionConfig(PartsSection):
         "server",
         description="where blocks are chosen: server (with the numbers of all clients) | client (with its "
         "own numbers only)",
+    )
+    shared: bool = Field(
+        False,
+        description="whether one choice is made for all clients, such as one draw of random; for selectors "
+        "that look at no client, and with the same number of blocks for all",
     )
     frozen: str | tuple[str, ...] = Field(
         "auto",
@@ -96,18 +102,25 @@ class ClientSelectionConfig(PartsSection):
             raise InputError("selector", self.name_of("selector"), expected, fix)
         if self.decides == "client" and selector.needs_others is not None:
             raise InputError("decides", "client", f"server with {selector.needs_others}")
-        if self.decides == "client" and selector.same_for_all:
-            raise InputError(
-                "decides", "client", f"server with {chosen}, which makes one choice for all clients"
-            )
+        if self.shared and (selector.moment == "by_change" or selector.own_metrics):
+            raise InputError("shared", True, f"false with {chosen}, which looks at each client")
+        if self.decides == "client" and self.alike:
+            one = chosen if selector.same_for_all else "shared=true"
+            raise InputError("decides", "client", f"server with {one}: one choice for all clients")
         budget = self.budget.budget
         equal = isinstance(budget, Equal) and budget.unit == "layers"
-        if selector.budgeted and selector.same_for_all and not equal:
-            expected = f"the same number of layers for all clients with {chosen}"
+        if selector.budgeted and self.alike and not equal:
+            one = chosen if selector.same_for_all else "shared=true"
+            expected = f"the same number of layers for all clients with {one}"
             raise InputError("budget", self.budget.name_of("kind"), expected)
         if self.alternate and not self.keeps:
             raise InputError("alternate", True, "false without personal blocks", "Name them in personal.")
         return self
+
+    @property
+    def alike(self) -> bool:
+        """Tells whether all clients of a round get one choice."""
+        return self.shared or self.selector.same_for_all
 
     @property
     def chooses(self) -> bool:

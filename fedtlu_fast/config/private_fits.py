@@ -56,10 +56,7 @@ def _beyond_noise(config: RunConfig, when: str) -> Iterator[InputError]:
     if config.aggregation.rule.max_share is not None:
         expected = f"null {when}: all clients weigh the same"
         yield InputError("aggregation.max_share", config.aggregation.rule.max_share, expected)
-    if config.client_selection.chooses:
-        expected = f"none {when}: which blocks a client sends follows from its own data"
-        name = config.client_selection.name_of("selector")
-        yield InputError("client_selection.selector", name, expected)
+    yield from _orders(config, when)
     yield from _selector(config, f"one that needs only the noisy change {when}")
     for place, own in enumerate(config.client_steps):
         if config.privacy.noise == "clients" and compresses(own.step):
@@ -83,7 +80,7 @@ def _beyond_sums(config: RunConfig, when: str) -> Iterator[InputError]:
         yield InputError("aggregation.max_share", share, expected)
     yield from _selector(config, f"one that needs only the aggregate {when}")
     chosen = config.client_selection
-    if chosen.chooses and chosen.decides == "server" and not chosen.selector.same_for_all:
+    if chosen.chooses and chosen.decides == "server" and not chosen.alike:
         expected = f"client {when}: to choose for clients, the server needs numbers of each of them"
         yield InputError("client_selection.decides", "server", expected)
     for kind, steps in (("threats", config.threats), ("client_steps", config.client_steps)):
@@ -91,6 +88,22 @@ def _beyond_sums(config: RunConfig, when: str) -> Iterator[InputError]:
             if _sees_clients(own.step):
                 expected = f"one whose half on the server needs sums only {when}"
                 yield InputError(f"{kind}.{place}", own.name_of("kind"), expected)
+
+
+def _orders(config: RunConfig, when: str) -> Iterator[InputError]:
+    """Yields an error if the blocks that clients send follow from their data, or are not the same for all."""
+    chosen, name = config.client_selection, config.client_selection.name_of("selector")
+    if not chosen.chooses:
+        return
+    if chosen.selector.own_metrics or chosen.selector.moment == "by_change":
+        expected = f"earlier, or one that looks at no client, {when}: what clients choose has no noise"
+        yield InputError("client_selection.selector", name, expected)
+    elif chosen.selector.recycles:
+        expected = f"another {when}: blocks that are used again would get noise again"
+        yield InputError("client_selection.selector", name, expected)
+    elif not chosen.alike:
+        expected = f"true {when} and selector={name}: the noise is that of blocks that all clients send"
+        yield InputError("client_selection.shared", False, expected)
 
 
 def _other_rule(config: RunConfig, expected: str) -> Iterator[InputError]:

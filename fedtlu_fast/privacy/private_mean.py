@@ -4,6 +4,8 @@ With the clipping norm c, the noise multiplier z and the expected number of clie
 
     dW = (sum_k d_k min(1, c / ||d_k||) + N(0, (z c)^2)) / m,       d_k = w_k - w
 
+Blocks that no client was asked to send get no noise, since nothing of any client is in them.
+
 Every client counts alike, whatever it holds, and the sum is divided by m and not by the number of clients
 that took part, which may say who did. The noise is added before anything is scored, so that scores and
 choices are made from what is published anyway, and cost no privacy.
@@ -160,8 +162,14 @@ class _Noisy(ServerHalf):
             return self._adapted(aggregated, change)
         scale = step.sum_noise_multiplier * self._clip / step.cohort
         change += scale * _normal(generator(self._facts.seed, "privacy.noise", self._round), change)
+        unsent = aggregated.unsent
+        if aggregated.asked is not None:
+            layout = self._facts.layout
+            unsent = tuple(sorted(set(range(len(layout.blocks))).difference(aggregated.asked)))
+            for run in layout.runs(unsent):
+                change[run] = 0.0
         # Noise is published in a round without clients too: that nobody took part must not show.
-        return replace(self._adapted(aggregated, change), empty=False)
+        return replace(self._adapted(aggregated, change), empty=False, unsent=unsent)
 
     def _adapted(self, aggregated: RoundChange, change: Tensor) -> RoundChange:
         adapts, cohort = self._step.adapts, self._step.cohort

@@ -31,6 +31,11 @@ Moment = Literal["before_training", "after_training", "by_change"]
 
 LAST_CHANGE = "relative_change"
 """The need of client selectors for ``||dW|| / ||W||`` of the round before, the same for all clients."""
+EARLIER, LAST_SENT = "earlier_scores", "last_sent"
+"""The needs of client selectors that choose by earlier aggregated changes: the score of each block in the
+last round in which it was sent, NaN before, and the number of that round, 0 before; both [1, B]."""
+SHARED = (LAST_CHANGE, EARLIER, LAST_SENT)
+"""Numbers that are the same for all clients, and that no client measures."""
 
 
 class Selector(ABC):
@@ -71,7 +76,8 @@ class Selector(ABC):
         ``rgn``, ``snr`` or a function's dotted name, which clients measure on their gradients before
         training, or, at the moment ``by_change``, on their own change; at the moment ``by_change`` also
         ``drift``, ``benefit`` and ``held_out``, losses on samples that the client keeps back
-        (`Change.held_out`); and ``relative_change`` of the round before, [1, B].
+        (`Change.held_out`); ``relative_change`` of the round before, [1, B]; and ``earlier_scores`` and
+        ``last_sent`` (see `Earlier`; they are scores by the selector's attribute `metric`, or else by Eq. 1).
         """
         return ()
 
@@ -172,7 +178,7 @@ class Selector(ABC):
     @property
     def own_metrics(self) -> tuple[str, ...]:
         """Returns the metrics among the needs that are computed from each client's own vectors."""
-        return tuple(name for name in self.metrics if name != LAST_CHANGE)
+        return tuple(name for name in self.metrics if name not in SHARED)
 
     @property
     def needs_samples(self) -> bool:

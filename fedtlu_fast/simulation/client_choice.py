@@ -19,13 +19,12 @@ from fedtlu_fast.scoring.units import unit_norms
 from fedtlu_fast.selection import Selector
 from fedtlu_fast.selection.selector import LAST_CHANGE
 from fedtlu_fast.simulation.client_rule import ClientRule
+from fedtlu_fast.simulation.earlier import CHOSEN, SELECTION, earlier_metrics
 from fedtlu_fast.simulation.state import ServerState
 
 Vector = NDArray[np.float64]
 PROBES = "Probes"
 """Under which name the clients' probes are remembered: of each client the round and its gains [M B]."""
-SELECTION, CHOSEN = "Selection", "chosen"
-"""Under which names the server's choice of the round before is remembered: [B] bool."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class ClientChooser:
 
         Args:
             state: what the clients start from.
-            cohort: the clients that are to train; not empty.
+            cohort: the clients that are to train; empty only if all clients of a round get one choice.
         """
         index, rule, selector = state.round + 1, self.rule, self.rule.selector
         metrics = _shared(selector, rule.layout, state, self.backend)
@@ -141,9 +140,10 @@ def _shared(
     selector: Selector, layout: ParameterLayout, state: ServerState, backend: str
 ) -> dict[str, Vector]:
     """The metrics that are the same for all clients."""
-    if LAST_CHANGE not in selector.needs:
-        return {}
-    return {LAST_CHANGE: _last_movement(layout, state, backend)}
+    found = earlier_metrics(selector, state.memory, len(layout.blocks))
+    if LAST_CHANGE in selector.needs:
+        found[LAST_CHANGE] = _last_movement(layout, state, backend)
+    return found
 
 
 def _last_movement(layout: ParameterLayout, state: ServerState, backend: str) -> Vector:

@@ -48,6 +48,7 @@ class ClientRule:
         *,
         seed: int,
         warmup_rounds: int = 0,
+        alike: bool = False,
         samples: OwnSamples | None = None,
     ) -> None:
         """Keeps its parts.
@@ -61,12 +62,14 @@ class ClientRule:
             reach: [B], see `ClientRoom`.
             seed: of the run.
             warmup_rounds: of the run.
+            alike: whether all clients of a round get one choice.
             samples: what clients keep back and look at before they choose; None: they look at none.
         """
         self.layout, self.standing, self.selector = layout, standing, selector
         self._budget, self._seed, self._warmup_rounds = budget, seed, warmup_rounds
         self._open = standing.mask(len(layout.blocks))
         self._costs, self._reach, self._samples = costs, reach, samples
+        self.alike = alike
 
     @property
     def looks(self) -> int:
@@ -93,7 +96,8 @@ class ClientRule:
             parameters: [P], the global parameters that they start from.
             last: the blocks that were applied in the round before; None before round 2.
         """
-        budgets = self._budget.of(self._seed, clients)
+        rows = [0] if self.alike else clients  # one choice, whatever the clients, even for none of them
+        budgets = self._budget.of(self._seed, rows)
         every = tuple(sorted((*self.standing.open, *self.standing.always)))
         if self.selector.moment == "by_change":
             limits = dict(zip(clients, budgets.tolist(), strict=True))
@@ -103,21 +107,26 @@ class ClientRule:
             layout=self.layout,
             metrics=metrics,
             generator=generator(self._seed, "client selection", round_index),
-            rows=len(clients),
+            rows=len(rows),
             round=round_index,
-            generators=[generator(self._seed, "client blocks", round_index, client) for client in clients],
+            generators=[]
+            if self.alike
+            else [generator(self._seed, "client blocks", round_index, client) for client in clients],
             parameters=parameters,
             last_choice=self._mask(last),
             warmup_rounds=self._warmup_rounds,
         )
         with seeded_for(self.selector, self._seed, SELECTOR, round_index):
             mask = chosen_by(self.selector, evidence, self._room(budgets), SELECTOR)
-        own = {client: self._with_always(row) for client, row in zip(clients, mask, strict=True)}
+        blocks = [self._with_always(row) for row in mask]
+        asked = blocks[0] if self.alike else None
+        own = dict(zip(clients, blocks * len(clients) if self.alike else blocks, strict=True))
         if self.selector.moment != "before_training":
-            return Orders(dict.fromkeys(clients, self._with_personal(every)), own)
+            return Orders(dict.fromkeys(clients, self._with_personal(every)), own, asked=asked)
         if not self.standing.personal:
-            return Orders(own)
-        return Orders({client: self._with_personal(blocks) for client, blocks in own.items()}, own)
+            return Orders(own, asked=asked)
+        trained = {client: self._with_personal(blocks) for client, blocks in own.items()}
+        return Orders(trained, own, asked=asked)
 
     def after_training(self, client: ClientContext, update: ClientUpdate, order: Order) -> Blocks:
         """The blocks that a client sends under a selector that chooses by the client's own change.

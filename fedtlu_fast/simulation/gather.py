@@ -16,6 +16,7 @@ from fedtlu_fast.aggregation.returned import check_aggregated
 from fedtlu_fast.aggregation.senders import divide_by_senders_
 from fedtlu_fast.client_steps.server_round import ServerRound
 from fedtlu_fast.client_steps.step import Arrival, RoundChange, Vectors
+from fedtlu_fast.clients.trainer import Blocks
 from fedtlu_fast.executors.executor import Executor
 from fedtlu_fast.executors.lanes import ClientReports, Lane
 from fedtlu_fast.layout import ParameterLayout
@@ -64,6 +65,7 @@ def gather(
     seed: int,
     scored: ParameterLayout,
     ordered: bool = False,
+    asked: Blocks | None = None,
 ) -> Gathered:
     """Has a cohort train and aggregates what arrives.
 
@@ -81,6 +83,7 @@ def gather(
         scored: the layout with the layers that make the blocks' scores, for facts about single clients.
         ordered: whether clients send chosen blocks. Each block is then averaged over the clients that sent
             it, with their weights (arXiv 2408.15600); one that nobody sent does not change.
+        asked: the blocks that every client was asked to send; None if their orders differ.
     """
     places = partial(places_in, layout, seed, begin.round)
     reports, arrived, held_back = ClientReports(), list[int](), dict[int, ClientReports]()
@@ -144,6 +147,7 @@ def gather(
             empty=not reports.total or kept == [],
             ordered=ordered,
             weight=reports.total,
+            asked=asked,
         )
         aggregated = server_round.complete(aggregated, reports.memory)
     kept_clients = None if kept is None else [arrived[at] for at in kept]

@@ -18,8 +18,9 @@ from fedtlu_fast.scoring.block_metrics import BlockValues
 from fedtlu_fast.selection import Full, Selection, remembered_by, select, selection_of
 from fedtlu_fast.simulation.apply import Applied, apply, left_out
 from fedtlu_fast.simulation.benefit import Benefit, benefit_of
-from fedtlu_fast.simulation.client_choice import CHOSEN, SELECTION, ClientChoice
+from fedtlu_fast.simulation.client_choice import ClientChoice
 from fedtlu_fast.simulation.clock import StageClock
+from fedtlu_fast.simulation.earlier import CHOSEN, SELECTION, with_choice, with_scores
 from fedtlu_fast.simulation.gather import gather
 from fedtlu_fast.simulation.held_out import held_out_sample
 from fedtlu_fast.simulation.measured import measure_round
@@ -97,7 +98,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
 
     with clock("probe"):
         choice = ClientChoice(memory=state.memory)
-        if server.chooser is not None and participants.cohort and not warmup:
+        if server.chooser is not None and (participants.cohort or server.chooser.rule.alike) and not warmup:
             choice = server.chooser.choose(state, participants.cohort)
     cohort = choice.ordered(participants.cohort)
 
@@ -116,6 +117,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         server.seed,
         server.scored,
         choice.orders is not None,
+        None if choice.orders is None else choice.orders.asked,
     )
     aggregated, reports = gathered.aggregated, gathered.reports
     change, nobody = aggregated.change, aggregated.empty
@@ -212,7 +214,8 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
         with clock("select"), seeded_for(*own, "remember", index):
             held = remembered_by(server.selector, evidence, chosen.numpy(), "selection.selector")
         memory = remember(memory, SELECTOR, PartMemory(held))
-    memory = remember(memory, SELECTION, PartMemory({CHOSEN: chosen}))
+        memory = with_scores(memory, server.chooses, measured.change, aggregated.unsent)
+    memory = with_choice(memory, chosen)
     return replace(state, round=index, params=applied.params, buffers=buffers, memory=memory), record
 
 

@@ -139,6 +139,11 @@ class Server:
         """Which blocks are open, frozen and personal; None where clients train and send everything."""
         return None if self.chooser is None else self.chooser.rule
 
+    @property
+    def chooses(self) -> Selector | None:
+        """The selector that chooses for clients; None where they train and send everything."""
+        return None if self.chooser is None else self.chooser.rule.selector
+
     def own_test(self, client: int) -> Samples:
         """Returns the samples of a client's local test; may be empty."""
         return split_kept_back(self.population.held_out(client), self.evaluation.local_held_out)[1]

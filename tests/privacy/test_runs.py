@@ -136,7 +136,7 @@ def test_the_summary_says_which_figures_are_for_the_simulation_only(text):
         ),
         (
             {"client_selection": {"selector": "strategic"}},
-            r"client_selection.selector: got 'strategic'; expected none with differential privacy",
+            r"client_selection.selector: got 'strategic'; expected earlier, or one that looks at no client",
         ),
         (
             {"client_steps": ["scaffold"]},

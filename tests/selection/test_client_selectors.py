@@ -59,6 +59,7 @@ def test_every_selector_says_when_and_by_what_it_chooses():
         "strategic": ("rgn",),
         "agreeing": ("rgn",),
         "fedluar": ("relative_change",),
+        "earlier": ("earlier_scores", "last_sent"),
         "oracle": ("benefit",),
     }
     for name in CLIENT_SELECTORS:
@@ -67,7 +68,7 @@ def test_every_selector_says_when_and_by_what_it_chooses():
         assert selector.needs == needs.get(name, ())
         assert selector.probes == (selector.needs if name in PROBING else ())
         assert selector.budgeted == (name not in ("full", "fedpart", "fedlp"))
-        assert selector.same_for_all == (name in ("fedpart", "fedluar"))
+        assert selector.same_for_all == (name in ("fedpart", "fedluar", "earlier"))
         assert selector.needs_samples == (name == "oracle")
         assert selector.recycles == (name == "fedluar")
         assert (selector.needs_others is not None) == (name in AGREEING)
