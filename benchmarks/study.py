@@ -3,18 +3,20 @@
     python benchmarks/study.py RUNS --list                        the settings, their arms and rounds
     python benchmarks/study.py RUNS --settings scratch-1 --seeds 3 --out TABLES
     python benchmarks/study.py RUNS --minutes 60 --out TABLES     begins no further setting after an hour
+    python benchmarks/study.py RUNS --plan benchmarks/privacy.yaml --seeds 5 --out TABLES
 
-The settings are in study.yaml beside this file. Each is a comparison in a directory of its own in RUNS, which
-`fedtlu compare --resume` could continue too; finished arms are not run again, and the warm-up of a seed is
-run once. Another number of seeds is another comparison, in another directory. With --out each setting has a
-CSV with a row for every arm: perplexity (exp of the loss, whatever the task) on the global test and on the
-clients' own tests, gain over random choice of the same seed, its 95% interval over seeds (Student's t), and
-the share of the oracle's gain; params_sha256 begins the digests of the final parameters, by seed. Where
-clients choose, it also has their agreement (the mean Jaccard index of two clients' blocks), the mean number
-of different blocks that arrive in a round, and the share of what their own choices are worth that they keep,
-by the gains that the arm's own rounds recorded. Another CSV, SETTING-one-round.csv, says how well each score
-finds the blocks that help most in one round, by what the random arm recorded: the columns of
-`fedtlu history --benefit`.
+The settings are in study.yaml beside this file, or in another plan. Each is a comparison in a directory of
+its own in RUNS, which `fedtlu compare --resume` could continue too; finished arms are not run again, and
+the warm-up of a seed is run once. Another number of seeds is another comparison, in another directory. With
+--out each setting has a CSV with a row for every arm: perplexity (exp of the loss, whatever the task) on
+the global test and on the clients' own tests, gain over random choice of the same seed, its 95% interval
+over seeds (Student's t), and the share of the oracle's gain; where a task has one, the accuracy of the
+global test; params_sha256 begins the digests of the final parameters, by seed. Where clients choose, it
+also has their agreement (the mean Jaccard index of two clients' blocks), the mean number of different
+blocks that arrive in a round, and the share of what their own choices are worth that they keep, by the
+gains that the arm's own rounds recorded. Another CSV, SETTING-one-round.csv, says how well each score finds
+the blocks that help most in one round, by what the random arm recorded: the columns of `fedtlu history
+--benefit`.
 """
 
 from __future__ import annotations
@@ -132,6 +134,12 @@ def rows_of(setting: Setting, results: Sequence[ArmResult]) -> Iterator[dict[str
             best = fmean(oracle[test]) if oracle[test] else 0
             row[f"{test}_share_of_oracle"] = figure(fmean(gained) / best) if gained and best > 0 else None
             row[f"{test}_gains"] = " ".join(f"{gain:+.2f}" for gain in gained)
+        accuracy = [own for run in runs.values() if (own := run.summary.get("test_accuracy")) is not None]
+        if accuracy:
+            row["accuracy_pct"] = figure(100 * fmean(accuracy))
+            row["accuracy_reach"] = optional(interval_reach([100 * own for own in accuracy]))
+        if (epsilon := next(iter(runs.values())).summary.get("epsilon")) is not None:
+            row["epsilon"] = figure(epsilon)
         row["params_sha256"] = " ".join(run.summary["params_sha256"][:12] for run in runs.values())
         row |= choices_of(list(runs.values())) if setting.of_clients else {}
         row["seconds"] = figure(fmean(run.summary["seconds"] for run in runs.values()))
@@ -218,6 +226,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, help="directory of the comparisons; finished arms are kept")
+    parser.add_argument("--plan", type=Path, default=PLAN, help="YAML with settings (default: study.yaml)")
     parser.add_argument("--settings", nargs="+", help="names of settings (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     parser.add_argument("--jobs", type=int, help="number of processes (default: one per core)")
@@ -229,7 +238,7 @@ def main() -> None:
         parser.add_argument(f"--{place}", help=what)
     parser.add_argument("--list", action="store_true", help="show the settings and run nothing")
     given = parser.parse_args()
-    plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+    plan = yaml.safe_load(given.plan.read_text(encoding="utf-8"))
     if unknown := set(given.settings or ()) - set(plan["settings"]):
         parser.error(f"no such settings: {', '.join(sorted(unknown))}")
     places = {place: vars(given)[place] for place in PLACES if vars(given)[place]}
