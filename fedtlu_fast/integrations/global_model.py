@@ -73,6 +73,10 @@ class GlobalModel:
         self.remembered: Mapping[str, Tensor] = {}
         self.selector_memory: Mapping[str, Tensor] = {}
         self.last_choice: Tensor | None = None
+        if update.privacy is not None and self.layout.buffers:
+            name = self.layout.buffers[0].name
+            expected = "a model without floating-point buffers, which would be averaged without noise"
+            raise InputError("privacy", f"a model with {name}", expected, "Use GroupNorm or LayerNorm.")
         self.load(arrays)
 
     def load(self, arrays: Arrays) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -12,6 +12,7 @@ from fedtlu_fast.aggregation import AggregationRule, FunctionRule, Mean, Plain, 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout.blocks import Granularity
 from fedtlu_fast.parts import by_name, part
+from fedtlu_fast.privacy.private_mean import PrivateMean
 from fedtlu_fast.selection import FedTLU, Keep, Selector, Unique, as_selector
 
 
@@ -33,6 +34,10 @@ class LayerUpdate:
         warmup_rounds: first rounds that apply every block.
         seed: of the selector's draws.
         backend: which backend runs the kernels; ``auto`` takes the best live one.
+        privacy: clips every client's change on the server and adds noise to their sum before anything is
+            scored; all clients weigh the same. None: no differential privacy.
+        noise_source: where the noise comes from: ``system`` (the operating system's cryptographic source), or
+            ``seed``, which can be repeated, and subtracted by whoever knows the seed.
     """
 
     selection: Annotated[Selector, BeforeValidator(as_selector)] = FedTLU()
@@ -46,18 +51,35 @@ class LayerUpdate:
     warmup_rounds: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
     backend: str = "auto"
+    privacy: PrivateMean | None = None
+    noise_source: Literal["system", "seed"] = "system"
 
     def __post_init__(self) -> None:
         """Checks that the selector needs nothing that such a server does not have.
 
         Raises:
-            InputError: The selector, or a metric of it, asks for held-out samples.
+            InputError: The selector, or a metric of it, asks for held-out samples, or a part does not fit
+                `privacy`.
         """
         if "held_out" in self.selection.asked("selection"):
             needs = ", ".join(self.selection.needs)
             expected = f"a selector that needs no samples held by the server, but this one needs {needs}"
             fix = "They are there in a simulation with evaluation.held_out."
             raise InputError("selection", type(self.selection).__name__, expected, fix)
+        if self.privacy is not None:
+            self._check_private(self.privacy)
+
+    def _check_private(self, privacy: PrivateMean) -> None:
+        if type(self.aggregation) is not Mean or self.aggregation.max_share is not None:
+            name = type(self.aggregation).__name__
+            raise InputError("aggregation", name, "the mean with privacy: the noise is measured for it")
+        if asked := self.selection.asked("selection"):
+            name, facts = type(self.selection).__name__, " and ".join(sorted(asked))
+            expected = f"a selector that needs only the noisy change with privacy; this one asks for {facts}"
+            raise InputError("selection", name, expected)
+        if privacy.noise != "server" or privacy.adapts is not None:
+            expected = "a PrivateMean with noise='server' and a clipping norm that stays"
+            raise InputError("privacy", repr(privacy), expected)
 
 
 def without_settings(given: Mapping[str, Any]) -> tuple[LayerUpdate, dict[str, Any]]:

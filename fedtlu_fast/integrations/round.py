@@ -19,6 +19,8 @@ from fedtlu_fast.executors.lanes import ClientReports
 from fedtlu_fast.integrations.arrays import Arrays, fill_, piece_of
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.layout import ParameterLayout
+from fedtlu_fast.privacy.noise import SystemDraws
+from fedtlu_fast.privacy.private_mean import PrivateMean, clipped
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.scoring import layer_stats
 from fedtlu_fast.scoring.client_values import places_in, read_at
@@ -82,7 +84,8 @@ class Round:
         self._others = {name: np.zeros(array.shape) for name, array in model.others.items()}
         self._asked = update.selection.asked()
         # The mean adds arrays where they lie; other rules, and measurements, need a client's whole vector.
-        self._whole = None if type(rule) is Mean and not self._asked else torch.empty_like(model.params)
+        by_layer = type(rule) is Mean and not self._asked and update.privacy is None
+        self._whole = None if by_layer else torch.empty_like(model.params)
         self._reports, self._partial, self._arrived = ClientReports(), False, 0
 
     def add(self, client: int, arrays: Arrays) -> None:
@@ -141,12 +144,18 @@ class Round:
         return taken
 
     def _weight(self, client: int) -> float:
+        if self._model.update.privacy is not None:
+            return 1.0
         return min(self._weights[client], self._largest)
 
     def _add_whole(self, client: int, arrays: Arrays, vector: Tensor) -> None:
         """Adds a client by its whole vector, for which `vector` [P] is memory."""
         weight = self._weight(client)
-        self._measure(client, weight, self._vector(client, arrays, vector))
+        self._vector(client, arrays, vector)
+        model, private = self._model, self._model.update.privacy
+        if private is not None:
+            vector, _ = clipped(model.params, vector, model.layout, private.clip, private.per_block)
+        self._measure(client, weight, vector)
         self._state = self._model.update.aggregation.add(self._state, client, weight, vector)
 
     def _vector(self, client: int, arrays: Arrays, out: Tensor) -> Tensor:
@@ -166,18 +175,22 @@ class Round:
         """Scores the aggregated change, chooses blocks, and applies them to the model.
 
         Returns:
-            What was done; None when no client's change could be used, and the model is as it was.
+            What was done; None when no client's change could be used, and the model is as it was. With
+            differential privacy the noise is applied then, too.
         """
         model, update, reports = self._model, self._model.update, self._reports
         layout, rule = model.layout, update.aggregation
         found = check_aggregated(rule, rule.finish(self._state), model.params, self._arrived)
         self._state = self._whole = None  # no longer needed, and as large as the model
-        if not reports.total or found.kept == []:
+        private = update.privacy
+        if (not reports.total and private is None) or found.kept == []:
             return None
         change, totals = found.change, None
         if self._partial:
             totals = reports.totals(len(layout.blocks))
             divide_by_senders_(change, layout, reports.total, totals)
+        if private is not None:
+            change = self._noisy(private, change, totals)
         measured = measure_round(
             update.selection,
             layout,
@@ -216,9 +229,10 @@ class Round:
         model.optimizer = applied.optimizer
         model.remembered = found.memory
         model.buffers = model.buffers + self._buffers.change(found.kept)
-        model.others = {
-            name: _like(total / reports.total, model.others[name]) for name, total in self._others.items()
-        }
+        if private is None:  # other arrays would be averaged without noise
+            model.others = {
+                name: _like(total / reports.total, model.others[name]) for name, total in self._others.items()
+            }
         model.last_choice = chosen = applied.selection.chosen(layout)
         if not warmup:
             model.selector_memory = remembered_by(update.selection, evidence, chosen.numpy(), "selection")
@@ -233,8 +247,27 @@ class Round:
             refused=reports.refused,
             nonfinite=left_out(layout, nonfinite, applied),
             updated_share=applied.selection.parameters / layout.size,
-            sent_share=sum(sent) / (layout.size * len(sent)),
+            sent_share=sum(sent) / (layout.size * max(1, len(sent))),
         )
+
+    def _noisy(self, private: PrivateMean, change: Tensor, totals: NDArray[np.float64] | None) -> Tensor:
+        """Returns the change with noise in the blocks that clients sent.
+
+        Raises:
+            InputError: clients sent different blocks, for which the noise is not measured.
+        """
+        model, total = self._model, self._reports.total
+        update, layout = model.update, model.layout
+        unsent = [] if totals is None else np.flatnonzero(totals < total).tolist()
+        if totals is not None and totals[unsent].any():
+            given = f"replies without {layout.blocks[unsent[0]].name} beside others with it"
+            raise InputError("privacy", given, "the same blocks from all clients of a round")
+        seeded = update.noise_source == "seed"
+        draws = generator(update.seed, "privacy.noise", self._index) if seeded else SystemDraws()
+        found = private.noisy(change, total, private.clip, draws)
+        for run in layout.runs(unsent):
+            found[run] = 0.0
+        return found
 
     def _measure(self, client: int, weight: float, vector: Tensor) -> None:
         """Measures a client's change, if the selector needs facts about single clients."""

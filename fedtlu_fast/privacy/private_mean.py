@@ -44,6 +44,7 @@ from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
+from fedtlu_fast.privacy.noise import NormalDraws, normal
 from fedtlu_fast.randomness import generator
 
 CLIP, BELOW = "clip", "below"
@@ -135,9 +136,23 @@ class PrivateMean(ClientStep):
         params, norm = clipped(client.params, update.params, client.facts.layout, clip, self.per_block)
         if self.noise == "clients":
             scale = self.sum_noise_multiplier * clip / sqrt(self.cohort)
-            params = params + scale * _normal(client.generator("privacy.noise"), params)
+            params = params + scale * normal(client.generator("privacy.noise"), params)
         memory = {} if self.adapts is None else {BELOW: np.array([norm <= clip], np.float32)}
         return replace(update, params=params, weight=1.0, memory=memory)
+
+    def noisy(self, mean: Tensor, clients: float, clip: float, draws: NormalDraws) -> Tensor:
+        """Returns the noisy sum of clipped changes, divided by `cohort`.
+
+        Args:
+            mean: [P] float32, the mean of the changes of those clients that arrived.
+            clients: their number.
+            clip: the clipping norm.
+            draws: the source of the server's noise.
+        """
+        change = mean * (clients / self.cohort)
+        if self.noise_multiplier:
+            change += self.sum_noise_multiplier * clip / self.cohort * normal(draws, change)
+        return change
 
     @override
     def server_half(self, server: ServerContext) -> ServerHalf:
@@ -157,11 +172,10 @@ class _Noisy(ServerHalf):
             if aggregated.weight < step.cohort:
                 return replace(aggregated, change=torch.zeros_like(aggregated.change), empty=True)
             return self._adapted(aggregated, aggregated.change)
-        change = aggregated.change * (aggregated.weight / step.cohort)
+        draws = generator(self._facts.seed, "privacy.noise", self._round)
+        change = step.noisy(aggregated.change, aggregated.weight, self._clip, draws)
         if not step.noise_multiplier:
             return self._adapted(aggregated, change)
-        scale = step.sum_noise_multiplier * self._clip / step.cohort
-        change += scale * _normal(generator(self._facts.seed, "privacy.noise", self._round), change)
         unsent = aggregated.unsent
         if aggregated.asked is not None:
             layout = self._facts.layout
@@ -232,8 +246,3 @@ def _clip_(base: Tensor, params: Tensor, runs: list[slice], clip: float) -> None
 
 def _norm(change: Tensor) -> float:
     return float(torch.linalg.vector_norm(change, dtype=torch.float64))
-
-
-def _normal(draws: np.random.Generator, like: Tensor) -> Tensor:
-    """Returns standard normal numbers [P] float32 on the device of `like`."""
-    return torch.from_numpy(draws.standard_normal(like.numel(), dtype=np.float32)).to(like.device)
