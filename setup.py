@@ -90,6 +90,7 @@ PACKAGES = {
     "fedtlu_fast.runs": "fedtlu_fast/runs",
     "fedtlu_fast.scoring": "fedtlu_fast/scoring",
     "fedtlu_fast.scoring.metrics": "fedtlu_fast/scoring/metrics",
+    "fedtlu_fast.secure": "fedtlu_fast/secure",
     "fedtlu_fast.selection": "fedtlu_fast/selection",
     "fedtlu_fast.selection.agreement": "fedtlu_fast/selection/agreement",
     "fedtlu_fast.testing": "fedtlu_fast/testing",

@@ -26,6 +26,7 @@ WITHOUT_SETTINGS = (
     "report",
     "runs",
     "scoring",
+    "secure",
     "selection",
     "simulation",
     "tasks",

@@ -12,6 +12,7 @@ from fedtlu_fast.client_steps.step import compresses
 from fedtlu_fast.clients.optimizer import Sgd
 from fedtlu_fast.clients.training import LocalTrainer
 from fedtlu_fast.config import RunConfig
+from fedtlu_fast.config.private_fits import drawn
 from fedtlu_fast.data.population import Population
 from fedtlu_fast.simulation.client_rule import ClientRule
 from fedtlu_fast.simulation.own_sample import OwnSamples
@@ -24,7 +25,7 @@ def make_steps(
     tokens: int = 0,
     labels: int = 0,
 ) -> ClientSteps:
-    """Builds the steps in order: personal blocks, algorithms, threats, partial sending, compression.
+    """Builds the steps in order: personal blocks, algorithms, threats, partial sending, compression or masks.
 
     With differential privacy, compression comes before clipping, since it may make a change longer, and both
     come before threats, since hostile clients do not keep to the clipping.
@@ -58,6 +59,8 @@ def make_steps(
         steps.append(Recycle(standing_of(config, layout).open))
     # Compression comes last: it acts on what is sent, also by malicious clients, and on nothing else.
     steps += compression
+    if config.privacy.secure_aggregation:
+        steps.append(config.privacy.masked(drawn(config)))
     optimizer = config.training.optimizer
     sgd = optimizer if isinstance(optimizer, Sgd) else None
     facts = RunFacts(

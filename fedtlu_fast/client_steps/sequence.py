@@ -157,14 +157,28 @@ class ClientSteps:
         return found
 
     def on_server(
-        self, vectors: Vectors, round_index: int, cohort: Sequence[int], memory: Memory
+        self,
+        vectors: Vectors,
+        round_index: int,
+        cohort: Sequence[int],
+        memory: Memory,
+        drawn: Sequence[int] | None = None,
     ) -> ServerRound:
-        """Returns the passage of a round's arrivals through the steps' halves on the server."""
+        """Returns the passage of a round's arrivals through the steps' halves on the server.
+
+        Args:
+            vectors: the global parameters [P] and buffers [Q].
+            round_index: the round, from 1.
+            cohort: the clients that train.
+            memory: the memory of all parts of the run.
+            drawn: the clients that the server drew; None: the cohort.
+        """
+        every = tuple(cohort if drawn is None else drawn)
         halves: list[ServerHalf] = []
         kept = []
         for step, name in self._named():
             held = recall(memory, part_of_step(name))
-            context = ServerContext(self.facts, round_index, *vectors, tuple(cohort), held)
+            context = ServerContext(self.facts, round_index, *vectors, tuple(cohort), held, every)
             kept.append(given_to_server(context))
             if not does(step, "server_half"):
                 halves.append(PASS)

@@ -145,6 +145,7 @@ class ServerContext:
         buffers: [Q] float32, the global buffers.
         cohort: numbers of the clients that train.
         memory: the step's memory.
+        drawn: numbers of the clients that the server drew: the cohort, and those that dropped out.
     """
 
     facts: RunFacts
@@ -153,6 +154,7 @@ class ServerContext:
     buffers: Tensor
     cohort: tuple[int, ...] = ()
     memory: PartMemory = NOTHING
+    drawn: tuple[int, ...] = ()
 
 
 class ServerHalf:

@@ -7,13 +7,17 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedtlu_fast.config.chooser import Chooser
+from fedtlu_fast.config.masks import MasksConfig
 from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.extras import check_extra
 from fedtlu_fast.privacy.accountants import Accountant, Rdp, check_installed
 from fedtlu_fast.privacy.private_mean import PrivateMean, Quantile
+from fedtlu_fast.secure.secure_sum import SecureSum
 
-SERVER_SEES = "server_sees"
+OF_SERVER = {"server_sees", "secure_aggregation", "masks"}
+"""The settings that say what the server sees."""
 
 
 class PrivacyConfig(PartsSection):
@@ -70,6 +74,12 @@ class PrivacyConfig(PartsSection):
         description="what the parts on the server may use: clients (each change by itself) | aggregate (only "
         "sums over the clients of a round, as under secure aggregation; parts that need more are refused)",
     )
+    secure_aggregation: bool = Field(
+        False,
+        description="whether the server gets the clients' sum by secure aggregation, simulated with pairwise "
+        "masks (Bonawitz et al., CCS 2017); it implies server_sees=aggregate",
+    )
+    masks: MasksConfig = MasksConfig()
 
     @property
     def on(self) -> bool:
@@ -102,13 +112,38 @@ class PrivacyConfig(PartsSection):
             renamed = {"adapts.noise": "count_noise", "clip": "clipping_norm"}
             raise error.of(f"privacy.{renamed.get(error.field, error.field)}") from None
 
+    @property
+    def sums(self) -> str | None:
+        """Returns the setting because of which the server sees sums only; None: it sees clients."""
+        if self.secure_aggregation:
+            return "privacy.secure_aggregation=true"
+        return "privacy.server_sees=aggregate" if self.server_sees == "aggregate" else None
+
+    def masked(self, clients: int) -> SecureSum:
+        """Returns the client step of secure aggregation.
+
+        Args:
+            clients: number of clients that are drawn in a round.
+
+        Raises:
+            InputError: the sum of so many clients does not fit, or there are too few for a sum.
+        """
+        try:
+            return SecureSum(clients, **self.masks.model_dump())
+        except InputError as error:
+            raise error.of("cohort" if error.field == "clients" else f"privacy.masks.{error.field}") from None
+
     @model_validator(mode="after")
     def _only_what_it_uses(self) -> Self:
         if not self.on:
-            check_unused(self, {SERVER_SEES}, "neither epsilon nor noise_multiplier")
+            check_unused(self, OF_SERVER, "neither epsilon nor noise_multiplier")
         elif self.quantile is None:
             others = set(type(self).model_fields) - {"clip_lr", "count_noise"}
             check_unused(self, others, "quantile=null")
+        if self.secure_aggregation:
+            check_extra("cryptography", "privacy.secure_aggregation", True, "privacy")
+        else:
+            check_unused(self, set(type(self).model_fields) - {"masks"}, "secure_aggregation=false")
         if self.epsilon is not None:
             check_installed("privacy.epsilon", self.epsilon)
         if self.noise_multiplier is not None:

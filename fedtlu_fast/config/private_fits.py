@@ -28,9 +28,18 @@ def check_private(config: RunConfig) -> None:
             raise error
         if given.noise_multiplier is not None:
             given.mean(config.cohort)  # refuses what does not fit
-    if given.server_sees == "aggregate":
-        for error in _beyond_sums(config, "with privacy.server_sees=aggregate"):
+    if given.sums is not None:
+        for error in _beyond_sums(config, f"with {given.sums}"):
             raise error
+    if given.secure_aggregation:
+        given.masked(drawn(config))  # refuses what does not fit
+        for error in _beyond_masks(config, f"with {given.sums}"):
+            raise error
+
+
+def drawn(config: RunConfig) -> int:
+    """Returns the number of clients that are drawn in a round; with Poisson sampling their mean."""
+    return config.participation.value.drawn(config.cohort)
 
 
 def _beyond_noise(config: RunConfig, when: str) -> Iterator[InputError]:
@@ -104,6 +113,24 @@ def _orders(config: RunConfig, when: str) -> Iterator[InputError]:
     elif not chosen.alike:
         expected = f"true {when} and selector={name}: the noise is that of blocks that all clients send"
         yield InputError("client_selection.shared", False, expected)
+
+
+def _beyond_masks(config: RunConfig, when: str) -> Iterator[InputError]:
+    """Yields an error for each part that sends something else than a vector of one length for all clients."""
+    if config.privacy.quantile is not None:
+        expected = f"null {when}: clients send bits for it, which are not masked"
+        yield InputError("privacy.quantile", config.privacy.quantile, expected)
+    chosen = config.client_selection
+    if chosen.chooses and not chosen.alike:
+        expected = f"none, or one with the same blocks for all clients, {when}: masks vanish only together"
+        yield InputError("client_selection.selector", chosen.name_of("selector"), expected)
+    for place, own in enumerate(config.client_steps):
+        field, name = f"client_steps.{place}", own.name_of("kind")
+        if compresses(own.step):
+            yield InputError(field, name, f"none that compresses {when}: masked numbers are uniform")
+        if does(own.step, "server_half"):
+            expected = f"a step that sends nothing beside the change {when}, since only that is masked"
+            yield InputError(field, name, expected)
 
 
 def _other_rule(config: RunConfig, expected: str) -> Iterator[InputError]:

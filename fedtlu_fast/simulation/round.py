@@ -103,7 +103,7 @@ def run_round(server: Server, state: ServerState) -> tuple[ServerState, RoundRec
     cohort = choice.ordered(participants.cohort)
 
     room = max(server.size, len(cohort))  # a sampler may draw cohorts of any size
-    server_round = server.steps.on_server(vectors, index, cohort, state.memory)
+    server_round = server.steps.on_server(vectors, index, cohort, state.memory, participants.drawn)
     gathered = gather(
         server.layout,
         server.executor,

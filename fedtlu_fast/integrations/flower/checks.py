@@ -10,7 +10,10 @@ from flwr.common.logger import log
 from flwr.serverapp.exception import InconsistentMessageReplies
 from torch import nn
 
+from fedtlu_fast.aggregation import Mean
 from fedtlu_fast.errors import InputError
+from fedtlu_fast.integrations.layer_update import LayerUpdate
+from fedtlu_fast.scoring.block_metrics import OF_CLIENTS
 from fedtlu_fast.selection import Selector, ServerRoom, decided_share
 
 
@@ -69,3 +72,26 @@ def check_replies(contents: Sequence[RecordDict], weighted_by: str) -> None:
         known = known or set(metrics)
         if set(metrics) != known:
             raise InconsistentMessageReplies(reason="expected the same keys in all MetricRecords")
+
+
+def check_masked(update: LayerUpdate, parameters: Sequence[object]) -> None:
+    """Refuses parts that need single clients if Flower's SecAgg+ gives the server the mean only.
+
+    Its workflow puts the mean, as one object, in the place of every client's parameters.
+
+    Args:
+        update: the parts of the strategy.
+        parameters: the parameters of each result.
+
+    Raises:
+        InputError: the parameters are one object, and a part needs single clients.
+    """
+    if len(parameters) < 2 or any(own is not parameters[0] for own in parameters):
+        return
+    if type(update.aggregation) is not Mean:
+        given = type(update.aggregation).__name__
+        raise InputError("aggregation", given, "mean under SecAgg+, which hides each client's parameters")
+    if asked := sorted(update.selection.asked() & set(OF_CLIENTS)):
+        given = type(update.selection).__name__
+        expected = "a selector that needs only the aggregate under SecAgg+, which hides the clients"
+        raise InputError("selection", given, expected, f"This one asks for {' and '.join(asked)}.")

@@ -14,7 +14,7 @@ from torch import nn
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.integrations.arrays import Arrays
 from fedtlu_fast.integrations.flower.arrays import view_of_bytes
-from fedtlu_fast.integrations.flower.checks import dotted_names, say_what_is_decided
+from fedtlu_fast.integrations.flower.checks import check_masked, dotted_names, say_what_is_decided
 from fedtlu_fast.integrations.flower.steps import metrics_of, step_of
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.integrations.layer_update import without_settings
@@ -24,7 +24,8 @@ from fedtlu_fast.integrations.round import Step
 class FedTLU(FedAvg):  # type: ignore[misc]
     """FedAvg that scores the layers of the aggregated change and applies only the best blocks (FedTLU).
 
-    It replaces `flwr.server.strategy.FedAvg`; the clients stay as they are. Clients of this API send their
+    It replaces `flwr.server.strategy.FedAvg`; the clients stay as they are. It runs under Flower's
+    `SecAggPlusWorkflow` with parts that need the mean only. Clients of this API send their
     arrays without names, so the server needs the names: give `model` or `names`.
 
     Args:
@@ -81,10 +82,12 @@ class FedTLU(FedAvg):  # type: ignore[misc]
             result could be used.
 
         Raises:
-            InputError: a client's arrays have other shapes than the global ones, or another number.
+            InputError: a client's arrays have other shapes than the global ones, or another number; or a part
+                needs single clients, and the results come through SecAgg+.
         """
         if self._model is None or not results or (failures and not self.accept_failures):
             return None, {}
+        check_masked(self.update, [result.parameters for _, result in results])
         # In a fixed order: the order of arrival would change the last bits.
         results = sorted(results, key=lambda pair: pair[0].cid)
         replies = {

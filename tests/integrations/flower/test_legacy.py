@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import fedtlu_fast as ft
 from fedtlu_fast import InputError
 
 flwr = pytest.importorskip("flwr.common", reason="needs Flower")
@@ -64,3 +65,20 @@ def test_names_are_needed_and_must_fit():
     strategy = FedTLU(names=["one.weight"])
     with pytest.raises(InputError, match="one for each of the 8 arrays"):
         strategy.configure_fit(1, flwr.ndarrays_to_parameters(numbers(net())), Manager())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"aggregation": "median"}, r"aggregation: got 'Median'; expected mean under SecAgg\+"),
+        ({"selection": ft.FedTLU(metric="agreement")}, r"selection: got .* asks for client_norms"),
+    ],
+)
+def test_parts_that_need_single_clients_are_refused_where_all_results_are_the_mean(settings, message):
+    start = numbers(net())
+    strategy = FedTLU(model=net(), granularity="module", min_fit_clients=2, **settings)
+    strategy.configure_fit(1, flwr.ndarrays_to_parameters(start), Manager())
+    (_, first), (_, second) = fitted(start, 1, 10), fitted(start, 2, 30)
+    second[1].parameters = first[1].parameters
+    with pytest.raises(InputError, match=message):
+        strategy.aggregate_fit(1, [first, second], [])

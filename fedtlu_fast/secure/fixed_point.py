@@ -1,0 +1,102 @@
+"""Clients' weighted changes as whole numbers modulo 2^bits, whose sum over the clients cannot wrap.
+
+Masks hide a number only in a finite group, where every sum with a uniform mask is uniform. So a client that
+weighs n and changes the model by d sends
+
+    round(S n/W clip(d, R)/R)  for every number of d,  and  round(S n/W)
+
+with the largest change R, the largest weight W, a power of two, and the scale S, the largest power of two
+with ``clients S < 2^(bits - 1)``. The two sums give the weighted mean. Every number of a client is off by
+half a step of ``W R / (n S)`` at most (the encoding is ours).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedtlu_fast.errors import InputError
+
+Bits = Literal[32, 64]
+Ring = NDArray[np.unsignedinteger[Any]]
+"""Whole numbers modulo 2^32 or 2^64, as uint32 or uint64."""
+LEAST_SCALE = 2**8
+"""The scale has to be this many times W, so that a client of weight 1 has steps of R / 256 or finer."""
+
+
+@dataclass(frozen=True)
+class FixedPoint:
+    """The encoding that all clients of a round share.
+
+    Attributes:
+        clients: the largest number of vectors in a sum.
+        bits: the ring has 2^bits elements.
+        largest_change: R; larger numbers of a change are cut to it.
+        largest_weight: no client weighs more. W is the next power of two, so that whole weights are exact.
+    """
+
+    clients: int
+    bits: Bits = 64
+    largest_change: float = 16.0
+    largest_weight: int = 2**20
+
+    def __post_init__(self) -> None:
+        if self.scale < LEAST_SCALE * self.unit:
+            most = 2 ** (self.bits - 1) // (LEAST_SCALE * self.unit) - 1
+            expected = (
+                f"more bits, or a smaller largest_weight than {self.largest_weight}: with both a sum of "
+                f"{max(most, 0)} clients fits, and not one of {self.clients}"
+            )
+            raise InputError("bits", self.bits, expected)
+
+    @property
+    def unit(self) -> int:
+        """Returns W, the power of two that stands for a share of 1."""
+        return 1 << (self.largest_weight - 1).bit_length()
+
+    @property
+    def scale(self) -> int:
+        """Returns S; 0 if no scale fits."""
+        return (1 << (((1 << (self.bits - 1)) - 1) // self.clients).bit_length()) >> 1
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
+        """Returns the dtype of the ring, little-endian on every machine."""
+        return np.dtype(f"<u{self.bits // 8}")
+
+    def step(self, weight: float) -> float:
+        """Returns the distance of neighbouring values of a change that weighs this much."""
+        return self.largest_change * self.unit / (weight * self.scale)
+
+    def encode(self, change: NDArray[np.floating[Any]], weight: float) -> Ring:
+        """Returns [N + 1], a client's weighted change and its weight.
+
+        Args:
+            change: [N], finite numbers.
+            weight: from 0 to the largest weight.
+
+        Raises:
+            InputError: the weight is larger.
+        """
+        if not 0 <= weight <= self.largest_weight:
+            fix = "Raise it; it has to be known before the round, and may say something about the clients."
+            raise InputError("largest_weight", self.largest_weight, f"at least the weight {weight:g}", fix)
+        found = np.empty(len(change) + 1, np.float64)
+        found[:-1] = change  # in float64 before it is cut, since float32 may not have R
+        np.clip(found[:-1], -self.largest_change, self.largest_change, out=found[:-1])
+        found[:-1] *= weight / self.unit * self.scale / self.largest_change
+        found[-1] = weight / self.unit * self.scale
+        return np.rint(found, out=found).astype(f"<i{self.bits // 8}").view(self.dtype)
+
+    def decode(self, total: Ring) -> tuple[NDArray[np.float64], float]:
+        """Returns the sum [N] of the weighted changes, and the sum of the weights.
+
+        Args:
+            total: [N + 1], the sum of encoded changes modulo 2^bits.
+        """
+        found = total.view(f"<i{self.bits // 8}").astype(np.float64)
+        found *= self.unit / self.scale
+        return found[:-1] * self.largest_change, float(found[-1])

@@ -1,0 +1,276 @@
+"""Runs with secure aggregation: results of plain runs, dropouts, refusals, the same bits however they run."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from support.federations import features, tiny, write_text
+from support.tiny_federation import data
+from torch import nn
+from torch.nn import functional
+
+import fedtlu_fast as ft
+from fedtlu_fast import InputError, simulate
+from fedtlu_fast.secure.fixed_point import FixedPoint
+from fedtlu_fast.secure.messages import bytes_up
+from fedtlu_fast.secure.secure_sum import SecureSum
+from fedtlu_fast.secure.server import SecureServer
+from fedtlu_fast.simulation.callbacks import Callback
+from fedtlu_fast.testing import check_client_step
+
+pytest.importorskip("cryptography")
+MASKED = {"secure_aggregation": True}
+
+
+@pytest.fixture
+def text(tmp_path_factory):
+    return write_text(tmp_path_factory.mktemp("text") / "a.txt")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Kill(Callback):
+    """Ends the process's work in a round, as a kill would."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_round_start(self, run):
+        if run.round == self.at:
+            raise Killed
+
+
+def several(**over):
+    return features({"selector": "full"}, None, **over)
+
+
+def gap(one, other):
+    return float((one.params - other.params).abs().max())
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [{}, {"largest_change": 1.0, "largest_weight": 15}, {"bits": 32, "largest_change": 1.0}],
+    ids=["default", "64 bits", "32 bits"],
+)
+def test_a_round_gives_the_plain_rounds_model_to_the_precision_of_the_numbers(masks):
+    plain = simulate(several(rounds=1))
+    found = simulate(several(rounds=1, privacy={**MASKED, "masks": masks}))
+    clients, fewest = 7, 4
+    form = FixedPoint(clients, **{"largest_change": 16.0, "largest_weight": 2**20, "bits": 64, **masks})
+    # Each of the cohort's numbers is off by half a step. The rest is float32: a plain sum of 7 changes, and
+    # the parameters themselves.
+    fixed = form.step(fewest) / 2
+    size = float(plain.params.abs().max())
+    assert gap(plain, found) <= fixed + 10 * 2**-24 * size
+    assert gap(plain, simulate(several(rounds=1).model_copy(update={"seed": 1}))) > 1e-3
+    if masks.get("bits") == 32:
+        assert gap(plain, found) > fixed / 100 > 100 * 2**-24 * size  # the precision is what shows
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"selection": {"metric": "l2_per_parameter"}},
+        {"selection": {"selector": "random", "metric": None}},
+        {"client_selection": {"selector": "fedpart", "budget": 1}},
+        {"training": {"lr": 0.01, "optimizer": "adamw"}, "aggregation": {"server_optimizer": "momentum"}},
+    ],
+    ids=lambda settings: str(list(settings.values())[:1]),
+)
+def test_selectors_that_need_the_aggregate_only_choose_as_in_a_plain_run(text, settings):
+    settings = {**settings, "selection": {k: v for k, v in settings.get("selection", {}).items() if v}}
+    found = simulate(tiny(text, privacy=MASKED, **settings))
+    plain = simulate(tiny(text, **settings))
+    assert [row["selected"] for row in found.metrics] == [row["selected"] for row in plain.metrics]
+    assert gap(found, plain) < 1e-5
+    assert found.metrics[-1]["selected"]
+
+
+def test_kill_and_resume_and_other_workers_give_the_same_bits(text, tmp_path):
+    config = tiny(text, privacy=MASKED, cohort=3, participation={"dropout": 0.1})
+    whole = simulate(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        simulate(config, tmp_path / "out", callbacks=[Kill(4)])
+    assert torch.equal(simulate(config, tmp_path / "out", resume=True).params, whole.params)
+    for workers in (1, 2):
+        other = tiny(
+            text,
+            privacy=MASKED,
+            cohort=3,
+            participation={"dropout": 0.1},
+            execution={"executor": f"processes:{workers}"},
+        )
+        assert torch.equal(simulate(other).params, whole.params)
+
+
+def test_the_server_gets_masked_vectors_only(text, monkeypatch):
+    """The shares of octets in what the server adds up are those of uniform numbers."""
+    seen = []
+    add = SecureServer.add_
+
+    def spying(self, masked):
+        seen.append(masked.numbers.copy())
+        add(self, masked)
+
+    monkeypatch.setattr(SecureServer, "add_", spying)
+    simulate(tiny(text, privacy=MASKED))
+    assert len(seen) == 10
+    for numbers in seen:
+        octets = np.bincount(numbers.view(np.uint8), minlength=256)
+        expected = numbers.nbytes / 256
+        assert abs(((octets - expected) ** 2 / expected).sum() - 255) < 6 * 22.6
+
+
+def test_clients_that_drop_out_or_send_nan_are_the_protocols_dropouts(text, monkeypatch):
+    asked = []
+    ask = SecureServer.ask
+
+    def asking(self):
+        found = ask(self)
+        asked.append((len(found.sent), len(found.silent)))
+        return found
+
+    monkeypatch.setattr(SecureServer, "ask", asking)
+    settings = {
+        "clients": 8,
+        "cohort": 6,
+        "participation": {"dropout": 0.15, "over_selection": 1.2},
+        "threats": ["scaling:0.13:1e30"],
+        "rounds": 8,
+    }
+    given = {"threshold": 0.5}
+    found = simulate(tiny(text, privacy={**MASKED, "masks": given}, **settings))
+    plain = simulate(tiny(text, **settings))
+    rows = zip(found.metrics, asked, strict=True)
+    for row, (sent, silent) in rows:
+        assert silent == len(row["dropped"]) + len(row["refused"])
+        assert sent == row["trained"] - len(row["refused"])
+    assert any(row["refused"] for row in found.metrics)
+    assert any("no answer" in row["dropped"].values() for row in found.metrics)
+    assert any("too late" in row["dropped"].values() for row in found.metrics)
+    assert gap(found, plain) < 1e-5
+
+
+def test_a_round_with_too_few_clients_changes_nothing_and_says_so(text, caplog):
+    settings = {"clients": 4, "cohort": 4, "participation": {"dropout": 0.3}, "rounds": 8}
+
+    class Models(Callback):
+        kept = ()
+
+        def on_round_end(self, run):
+            self.kept = (*self.kept, run.params.clone())
+
+    models = Models()
+    with caplog.at_level(logging.WARNING, "fedtlu_fast"):
+        found = simulate(tiny(text, privacy=MASKED, **settings), callbacks=[models])
+    stopped = [row["round"] for row in found.metrics if len(row["dropped"]) > 1]
+    assert 0 < len(stopped) < 8
+    for index in stopped:
+        assert f"round {index}: secure aggregation: " in caplog.text
+        assert found.metrics[index - 1]["selected"] == []
+        if index > 1:
+            assert torch.equal(models.kept[index - 1], models.kept[index - 2])
+    assert caplog.text.count("3 are needed; the round changes nothing") == len(stopped)
+    others = set(range(2, 9)) - set(stopped)
+    assert all(not torch.equal(models.kept[index - 1], models.kept[index - 2]) for index in others)
+
+
+def test_bytes_are_those_of_masked_vectors_and_of_the_protocol(text):
+    found = simulate(tiny(text, privacy=MASKED))
+    parameters = found.summary["parameters"]
+    assert found.metrics[0]["bytes_up"] == 2 * (8 * (parameters + 1) + bytes_up(2))
+    half = simulate(tiny(text, privacy={**MASKED, "masks": {"bits": 32, "largest_weight": 1000}}))
+    assert half.metrics[0]["bytes_up"] == 2 * (4 * (parameters + 1) + bytes_up(2))
+
+
+def test_numbers_beyond_the_range_are_cut_and_the_log_says_so(text, caplog):
+    with caplog.at_level(logging.WARNING, "fedtlu_fast"):
+        simulate(tiny(text, privacy={**MASKED, "masks": {"largest_change": 1e-6}}, rounds=1))
+    assert "cut numbers to privacy.masks.largest_change=1e-06" in caplog.text
+
+
+def test_a_weight_beyond_the_range_stops_the_run(text):
+    config = tiny(text, privacy={**MASKED, "masks": {"largest_weight": 1}})
+    with pytest.raises(InputError, match=r"privacy.masks.largest_weight: got 1; expected at least the"):
+        simulate(config)
+
+
+@pytest.mark.parametrize("over", [{}, {"noise": "clients"}])
+def test_noise_and_masks_work_together(text, over):
+    pytest.importorskip("dp_accounting")
+    private = {"noise_multiplier": 1.0, "delta": 1e-3, "clipping_norm": 0.1, **over}
+    found = simulate(tiny(text, privacy={**private, **MASKED}))
+    plain = simulate(tiny(text, privacy=private))
+    assert gap(found, plain) < 1e-5
+    assert found.summary["epsilon"] == plain.summary["epsilon"]
+    assert gap(plain, simulate(tiny(text, privacy={**private, "noise_multiplier": 0.0}))) > 1e-2
+
+
+def test_buffers_are_masked_too():
+    def found(**privacy):
+        torch.manual_seed(0)
+        layers = [nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)]
+        task = ft.SupervisedTask(nn.Sequential(*layers), functional.cross_entropy)
+        settings = {"privacy": privacy} if privacy else {}
+        run = ft.Federation(task, data, cohort=4, keep=1, executor="serial", settings=settings)
+        return run.run(rounds=2)
+
+    plain, masked = found(), found(**MASKED)
+    assert gap(plain, masked) < 1e-6
+    pairs = [(own, dict(masked.model.named_buffers())[name]) for name, own in plain.model.named_buffers()]
+    assert len(pairs) == 6
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
+    assert float(plain.model[1].running_mean.abs().max()) > 1e-3
+
+
+def test_the_step_keeps_the_promises_of_steps():
+    check_client_step(SecureSum(4))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"aggregation": {"rule": "median"}},
+            r"aggregation.rule: got 'median'; .* privacy.secure_aggregation=t",
+        ),
+        ({"selection": {"metric": "agreement"}}, r"selection.metric: .* with privacy.secure_aggregation"),
+        ({"participation": {"sampler": "loss"}}, r"participation.sampler: got 'loss'"),
+        ({"threats": ["a_little_is_enough:0.5"]}, r"threats.0: got 'a_little_is_enough'"),
+        ({"client_steps": ["quantise"]}, r"client_steps.0: got 'quantise'; expected none that compresses"),
+        (
+            {"client_steps": ["scaffold"], "training": {"optimizer": "sgd"}},
+            r"client_steps.0: got 'scaffold'; expected a step that sends nothing beside",
+        ),
+        (
+            {"client_selection": {"selector": "rgn", "decides": "client", "budget": 1}},
+            r"client_selection.selector: got 'rgn'; expected none, or one with the same blocks",
+        ),
+        ({"cohort": 1}, r"cohort: got 1; expected .*2"),
+    ],
+)
+def test_parts_that_send_or_need_more_are_refused_before_the_run(text, settings, message):
+    with pytest.raises(InputError, match=message):
+        tiny(text, privacy=MASKED, **settings)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "message"),
+    [
+        ({"masks": {"bits": 32}}, r"privacy.masks: got .* expected no value with secure_aggregation=false"),
+        ({**MASKED, "masks": {"bits": 16}}, r"privacy.masks.bits"),
+        ({**MASKED, "masks": {"threshold": 0.3}}, r"privacy.masks.threshold: got 0.3"),
+        (
+            {**MASKED, "masks": {"bits": 32, "largest_weight": 2**22}},
+            r"privacy.masks.bits: got 32; .* of 1 c",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(text, privacy, message):
+    with pytest.raises(InputError, match=message):
+        tiny(text, privacy=privacy)
