@@ -44,7 +44,7 @@ EXAMPLES = {
     "execution.address": "ray://head:10001",
 }
 """Values of settings whose types say too little to make one up."""
-PRIVATE = "privacy.noise_multiplier=0.5"
+PRIVATE, MASKED = "privacy.noise_multiplier=0.5", "privacy.secure_aggregation=true"
 BESIDE = {
     "client_selection.alternate": "client_selection.personal=auto",
     "evaluation.benefit": "evaluation.held_out=256",
@@ -54,6 +54,10 @@ BESIDE = {
     "privacy.count_noise": f"{PRIVATE} privacy.quantile=0.5",
     "privacy.noise": PRIVATE,
     "privacy.accountant": f"{PRIVATE} participation.sampler=poisson",
+    "privacy.masks.bits": f"{MASKED} privacy.masks.largest_weight=1000",
+    "privacy.masks.largest_change": MASKED,
+    "privacy.masks.largest_weight": MASKED,
+    "privacy.masks.threshold": MASKED,
 }
 """What else an example needs."""
 PLACES = {"text": "text:books/", "hf": "hf:uoft-cs/cifar10"}

@@ -21,6 +21,7 @@ from fedtlu_fast.testing import check_client_step
 
 pytest.importorskip("cryptography")
 MASKED = {"secure_aggregation": True}
+EARLIER = {"client_selection": {"selector": "earlier", "budget": 1}, "selection": {"selector": "full"}}
 
 
 @pytest.fixture
@@ -78,6 +79,7 @@ def test_a_round_gives_the_plain_rounds_model_to_the_precision_of_the_numbers(ma
         {"selection": {"metric": "l2_per_parameter"}},
         {"selection": {"selector": "random", "metric": None}},
         {"client_selection": {"selector": "fedpart", "budget": 1}},
+        EARLIER,
         {"training": {"lr": 0.01, "optimizer": "adamw"}, "aggregation": {"server_optimizer": "momentum"}},
     ],
     ids=lambda settings: str(list(settings.values())[:1]),
@@ -200,15 +202,19 @@ def test_a_weight_beyond_the_range_stops_the_run(text):
         simulate(config)
 
 
-@pytest.mark.parametrize("over", [{}, {"noise": "clients"}])
-def test_noise_and_masks_work_together(text, over):
+@pytest.mark.parametrize(
+    ("over", "settings"),
+    [({}, {}), ({"noise": "clients"}, {}), ({}, EARLIER)],
+    ids=lambda own: str(list(own)),
+)
+def test_noise_and_masks_work_together(text, over, settings):
     pytest.importorskip("dp_accounting")
     private = {"noise_multiplier": 1.0, "delta": 1e-3, "clipping_norm": 0.1, **over}
-    found = simulate(tiny(text, privacy={**private, **MASKED}))
-    plain = simulate(tiny(text, privacy=private))
+    found = simulate(tiny(text, **settings, privacy={**private, **MASKED}))
+    plain = simulate(tiny(text, **settings, privacy=private))
     assert gap(found, plain) < 1e-5
     assert found.summary["epsilon"] == plain.summary["epsilon"]
-    assert gap(plain, simulate(tiny(text, privacy={**private, "noise_multiplier": 0.0}))) > 1e-2
+    assert gap(plain, simulate(tiny(text, **settings, privacy={**private, "noise_multiplier": 0.0}))) > 1e-2
 
 
 def test_buffers_are_masked_too():
