@@ -91,6 +91,9 @@ def check_masked(update: LayerUpdate, parameters: Sequence[object]) -> None:
     if type(update.aggregation) is not Mean:
         given = type(update.aggregation).__name__
         raise InputError("aggregation", given, "mean under SecAgg+, which hides each client's parameters")
+    if update.privacy is not None:
+        expected = "None under SecAgg+: the server cannot clip parameters that it does not see"
+        raise InputError("privacy", type(update.privacy).__name__, expected)
     if asked := sorted(update.selection.asked() & set(OF_CLIENTS)):
         given = type(update.selection).__name__
         expected = "a selector that needs only the aggregate under SecAgg+, which hides the clients"

@@ -9,6 +9,7 @@ from torch import nn
 
 import fedtlu_fast as ft
 from fedtlu_fast import InputError
+from fedtlu_fast.privacy.private_mean import PrivateMean
 
 flwr = pytest.importorskip("flwr.common", reason="needs Flower")
 from fedtlu_fast.integrations.flower.legacy import FedTLU  # noqa: E402
@@ -71,6 +72,7 @@ def test_names_are_needed_and_must_fit():
     ("settings", "message"),
     [
         ({"aggregation": "median"}, r"aggregation: got 'Median'; expected mean under SecAgg\+"),
+        ({"privacy": PrivateMean(1.0, 2)}, r"privacy: got 'PrivateMean'; expected None under SecAgg\+"),
         ({"selection": ft.FedTLU(metric="agreement")}, r"selection: got .* asks for client_norms"),
     ],
 )
