@@ -280,3 +280,11 @@ def test_parts_that_send_or_need_more_are_refused_before_the_run(text, settings,
 def test_settings_that_do_not_fit_are_refused(text, privacy, message):
     with pytest.raises(InputError, match=message):
         tiny(text, privacy=privacy)
+
+
+def test_a_missing_package_is_named_with_its_extra(text, monkeypatch):
+    monkeypatch.setattr("fedtlu_fast.extras.find_spec", lambda package: None)
+    with pytest.raises(
+        InputError, match=r"privacy.secure_aggregation: got True; .*pip install 'fedtlu-fast\[priv"
+    ):
+        tiny(text, privacy=MASKED)
