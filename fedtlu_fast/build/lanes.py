@@ -50,7 +50,7 @@ def make_lane_trainer(
         clients_per_batch = min(clients_per_batch, config.cohort)
         many = VectorizedTrainer(*parts, clients_per_batch, example, execution.precision)
         groups = VectorizedGroups(many, trainer, config.backend)
-        engines = Engines(groups, groups, execution.clients_per_batch or 1)
+        engines = Engines(groups, groups, clients_per_batch)
     check_engine(config, steps, engines.one, execution.clients_per_batch or 1)
     layout = trainer.layout
     selector, asked = config.selection.selector, asked_facts(config)
@@ -62,7 +62,7 @@ def make_lane_trainer(
         Prober(
             trainer,
             many,
-            execution.clients_per_batch or 1,
+            clients_per_batch,
             metrics=chosen.selector.probes,
             batches=chosen.selector.probe_batches,
             backend=config.backend,

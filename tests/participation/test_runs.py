@@ -140,3 +140,17 @@ def test_the_command_resumes_a_run_whose_draw_depends_on_losses(text, tmp_path, 
     assert summary["dropped_clients"] == sum(
         len(row["dropped"]) for row in rows(tmp_path / "out" / "metrics.jsonl")
     )
+
+
+@pytest.mark.parametrize("executor", ["serial", "vectorized", "processes"])
+def test_cohorts_larger_than_their_mean_train_on_every_executor(text, executor):
+    """Under Poisson sampling the cohort has any size; some rounds here have more clients than `cohort`."""
+    many = {"clients_per_batch": 8} if executor == "vectorized" else {"clients_per_batch": 1}
+    execution = {"executor": executor, **many}
+    found = simulate(
+        tiny(text, clients=8, cohort=3, participation={"sampler": "poisson"}, execution=execution)
+    )
+    assert max(row["trained"] for row in found.metrics) > 3
+    alone = {"executor": "serial", "clients_per_batch": 1}
+    again = simulate(tiny(text, clients=8, cohort=3, participation={"sampler": "poisson"}, execution=alone))
+    torch.testing.assert_close(found.params, again.params, rtol=1e-3, atol=1e-5)
