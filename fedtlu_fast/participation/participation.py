@@ -59,7 +59,7 @@ class Participation:
         if drawn > clients:
             given = f"{self.over_selection} times a cohort of {cohort}"
             raise InputError("over_selection", given, f"at most {clients}, the clients there are")
-        if drawn > cohort and self.sampler.most(clients, drawn) > drawn:
+        if drawn > cohort and self.sampler.most(clients, cohort) > cohort:
             name = spelled("sampler", type(self.sampler))
             expected = f"1 with the sampler {name}, whose cohorts have no size that would be full"
             raise InputError("over_selection", self.over_selection, expected)
