@@ -131,7 +131,8 @@ class PrivateMean(ClientStep):
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
         if client.start is None or not update.is_sound(client.start.buffers):
-            return update
+            # NaN everywhere: a later step may cut off what is not sound, and the rest has no clipping.
+            return replace(update, params=torch.full_like(update.params, torch.nan))
         clip = float(client.server[CLIP][0]) if CLIP in client.server else self.clip
         params, norm = clipped(client.params, update.params, client.facts.layout, clip, self.per_block)
         if self.noise == "clients":
