@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,6 +17,12 @@ from fedtlu_fast.privacy.accountants import Accountant, Rdp, check_installed
 from fedtlu_fast.privacy.private_mean import PrivateMean, Quantile
 from fedtlu_fast.secure.secure_sum import SecureSum
 
+FARTHEST = 9
+"""Standard deviations of a client's noise for which masked numbers have room: a normal number is farther away
+with a probability of 2e-19."""
+FINE = 4
+"""The least standard deviation of a client's noise, in steps of masked numbers. What rounding then tells of
+the number before the noise is below 1e-100."""
 OF_SERVER = {"server_sees", "secure_aggregation", "masks"}
 """The settings that say what the server sees."""
 
@@ -128,10 +135,38 @@ class PrivacyConfig(PartsSection):
         Raises:
             InputError: the sum of so many clients does not fit, or there are too few for a sum.
         """
+        shorter = self.on and self.noise == "server"
         try:
-            return SecureSum(clients, **self.masks.model_dump())
+            return SecureSum(clients, **self.masks.model_dump(), toward_zero=shorter)
         except InputError as error:
             raise error.of("cohort" if error.field == "clients" else f"privacy.masks.{error.field}") from None
+
+    def check_range(self, cohort: int, clients: int) -> None:
+        """Checks that masked numbers hold the clients' shares of the noise: nothing is cut off or too coarse.
+
+        Noise that is cut is less noise than the account counts. And a step far below the noise is lost in it,
+        while a coarse one would depend on the change.
+
+        Args:
+            cohort: number of clients in a round.
+            clients: number of clients that are drawn in a round.
+
+        Raises:
+            InputError: the range is too small, or the steps are too coarse.
+        """
+        if not self.secure_aggregation or self.noise != "clients" or not self.noise_multiplier:
+            return
+        share = self.mean(cohort).sum_noise_multiplier * self.clipping_norm / sqrt(cohort)
+        least, given = self.clipping_norm + FARTHEST * share, self.masks.largest_change
+        when = "with privacy.noise=clients"
+        if given < least:
+            expected = f"{least:.4g} or more {when}: noise that is cut off would be missing"
+            raise InputError("privacy.masks.largest_change", given, expected)
+        step = self.masked(clients).encoding(clients).step(1.0)
+        if share < FINE * step:
+            sizes = f"numbers have steps of {step:.2g}, and a client's noise is {share:.2g}"
+            expected = f"64 {when}, or a smaller largest_weight: {sizes}"
+            raise InputError("privacy.masks.bits", self.masks.bits, expected)
 
     @model_validator(mode="after")
     def _only_what_it_uses(self) -> Self:

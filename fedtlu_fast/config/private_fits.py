@@ -117,6 +117,12 @@ def _orders(config: RunConfig, when: str) -> Iterator[InputError]:
 
 def _beyond_masks(config: RunConfig, when: str) -> Iterator[InputError]:
     """Yields an error for each part that sends something else than a vector of one length for all clients."""
+    if config.privacy.on and isinstance(config.participation.sampler, Poisson):
+        expected = (
+            f"uniform {when} and differential privacy: no sum is made of fewer than two clients, so that one "
+            f"client decides whether another counts"
+        )
+        yield InputError("participation.sampler", "poisson", expected)
     if config.privacy.quantile is not None:
         expected = f"null {when}: clients send bits for it, which are not masked"
         yield InputError("privacy.quantile", config.privacy.quantile, expected)

@@ -36,12 +36,15 @@ class FixedPoint:
         bits: the ring has 2^bits elements.
         largest_change: R; larger numbers of a change are cut to it.
         largest_weight: no client weighs more. W is the next power of two, so that whole weights are exact.
+        toward_zero: whether numbers are rounded toward zero and not to the nearest step, so that no change
+            becomes longer than it was. A number is then off by a whole step at most.
     """
 
     clients: int
     bits: Bits = 64
     largest_change: float = 16.0
     largest_weight: int = 2**20
+    toward_zero: bool = False
 
     def __post_init__(self) -> None:
         if self.scale < LEAST_SCALE * self.unit:
@@ -89,7 +92,8 @@ class FixedPoint:
         np.clip(found[:-1], -self.largest_change, self.largest_change, out=found[:-1])
         found[:-1] *= weight / self.unit * self.scale / self.largest_change
         found[-1] = weight / self.unit * self.scale
-        return np.rint(found, out=found).astype(f"<i{self.bits // 8}").view(self.dtype)
+        whole = np.trunc if self.toward_zero else np.rint
+        return whole(found, out=found).astype(f"<i{self.bits // 8}").view(self.dtype)
 
     def decode(self, total: Ring) -> tuple[NDArray[np.float64], float]:
         """Returns the sum [N] of the weighted changes, and the sum of the weights.

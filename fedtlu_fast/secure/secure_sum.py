@@ -62,6 +62,7 @@ class SecureSum(ClientStep):
         largest_weight: see `FixedPoint`.
         threshold: more than this share of the drawn clients has to send, or the round changes nothing. The
             same number of clients that work together with the server can unmask the others' vectors.
+        toward_zero: see `FixedPoint`; a run sets it if the server adds noise for the changes' clipped length.
     """
 
     clients: Annotated[int, Field(ge=FEWEST)]
@@ -69,6 +70,7 @@ class SecureSum(ClientStep):
     largest_change: Annotated[float, Field(gt=0, le=2**20)] = 16.0
     largest_weight: Annotated[int, Field(ge=1, le=2**30)] = 2**20
     threshold: Annotated[float, Field(ge=0.5, lt=1)] = 2 / 3
+    toward_zero: bool = False
     needs_each: ClassVar[bool] = True  # to mask it, in the place of its client
     sees_clients: ClassVar[bool] = False
 
@@ -81,7 +83,7 @@ class SecureSum(ClientStep):
         Raises:
             InputError: their sum does not fit.
         """
-        return FixedPoint(clients, self.bits, self.largest_change, self.largest_weight)
+        return FixedPoint(clients, self.bits, self.largest_change, self.largest_weight, self.toward_zero)
 
     def needed(self, clients: int) -> int:
         """Returns the number of clients, of so many, that have to send."""

@@ -53,6 +53,17 @@ def test_the_scale_is_the_largest_power_of_two_that_fits():
         assert form.scale.bit_count() == 1
 
 
+@settings(deadline=None)
+@given(st.integers(1, 300), st.floats(1e-3, 10.0), st.integers(0, 2**31))
+def test_rounding_toward_zero_makes_no_change_longer(count, clip, seed):
+    form = FixedPoint(100, 32, 1.0, 1024, toward_zero=True)
+    change = np.random.default_rng(seed).standard_normal(count)
+    change *= clip / np.linalg.norm(change)
+    found, _ = form.decode(form.encode(change, 1.0))
+    assert np.linalg.norm(found) <= np.linalg.norm(change) * (1 + 1e-12)
+    assert (np.abs(np.clip(change, -1, 1) - found) <= form.step(1.0) * (1 + 1e-9)).all()
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(InputError, match=r"bits: got 32; expected more bits, .* a sum of 7 clients fits"):
         FixedPoint(8, 32)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 import fedtlu_fast as ft
 from fedtlu_fast import InputError, simulate
+from fedtlu_fast.config.privacy import PrivacyConfig
 from fedtlu_fast.secure.fixed_point import FixedPoint
 from fedtlu_fast.secure.messages import bytes_up
 from fedtlu_fast.secure.secure_sum import SecureSum
@@ -215,6 +216,36 @@ def test_noise_and_masks_work_together(text, over, settings):
     assert gap(found, plain) < 1e-5
     assert found.summary["epsilon"] == plain.summary["epsilon"]
     assert gap(plain, simulate(tiny(text, **settings, privacy={**private, "noise_multiplier": 0.0}))) > 1e-2
+
+
+def test_a_change_of_the_clipping_norm_is_not_longer_once_it_is_masked():
+    # Its numbers are just above half a step: to the nearest step, they would nearly double.
+    config = PrivacyConfig(
+        noise_multiplier=1.0, secure_aggregation=True, masks={"bits": 32, "largest_change": 1.0}
+    )
+    form = config.masked(4).encoding(4)
+    change = np.full(1000, 0.51 * form.step(1.0))
+    found, _ = form.decode(form.encode(change, 1.0))
+    assert np.linalg.norm(found) <= np.linalg.norm(change)
+
+
+@pytest.mark.parametrize(
+    ("over", "settings", "message"),
+    [
+        ({"clipping_norm": 50.0}, {}, r"privacy.masks.largest_change: got 16.0; expected .* or more with"),
+        ({"masks": {"bits": 32, "largest_weight": 2**20}}, {}, r"privacy.masks.bits: got 32; expected 64"),
+        (
+            {"noise": "server"},
+            {"participation": {"sampler": "poisson"}},
+            r"participation.sampler: got 'poisson'; expected uniform with privacy.secure_aggregation",
+        ),
+    ],
+)
+def test_masks_that_would_take_from_the_noise_are_refused(text, over, settings, message):
+    pytest.importorskip("dp_accounting")
+    private = {"noise_multiplier": 1.0, "delta": 1e-3, "clipping_norm": 0.1, "noise": "clients", **over}
+    with pytest.raises(InputError, match=message):
+        simulate(tiny(text, **settings, privacy={**private, **MASKED}))
 
 
 def test_buffers_are_masked_too():
