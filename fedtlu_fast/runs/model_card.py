@@ -24,6 +24,11 @@ STEPS = ("client_steps", "threats")
 """Settings with lists of parts, which the card names if there are any."""
 
 KEPT = "blocks that each client keeps for itself"
+NOISE = "differential privacy of clients"
+SIMULATED = (
+    "epsilon {epsilon}, delta {delta}, simulated: the noise follows from the run's seed, so that this model is "
+    "no private release of real data"
+)
 NOT_HERE = "some: they are not in this model, and the clients' own tests are of models with them"
 
 
@@ -31,6 +36,8 @@ def model_card(
     settings: Mapping[str, Any], summary: Mapping[str, Any], kind: Kind, model_class: str, best: str | None
 ) -> str:
     """Returns the text of the card. Its license is left to the user.
+
+    With differential privacy it has no figures that are for the simulation only.
 
     Args:
         settings: of the run, nested as in config.yaml.
@@ -60,11 +67,11 @@ def model_card(
         "",
         "## Data",
         "",
-        f"{_literal(data_line(summary))}. {_dealt(settings)}",
+        f"{_literal(_data(summary))}. {_dealt(settings)}",
         "",
         "## Result",
         "",
-        *_table(_result(summary), ("metric", "before round 1", "after the last round", "clients' own tests")),
+        *_table(*_result(summary)),
         "",
         "## Costs",
         "",
@@ -106,6 +113,19 @@ def _loading(task: str, base: str | None, kind: Kind, model_class: str) -> Itera
         yield f"from transformers import {auto}"
         yield ""
         yield f'model = {auto}.from_pretrained("THIS_DIRECTORY")'
+
+
+def _hidden(summary: Mapping[str, Any]) -> Sequence[str]:
+    """Returns the entries that have no noise in a run with differential privacy; none in other runs."""
+    found: Sequence[str] = summary.get("simulation_only", {}).get("summary.json", ())
+    return found
+
+
+def _data(summary: Mapping[str, Any]) -> str:
+    if "data_sha256" not in _hidden(summary):
+        return data_line(summary)
+    # A digest of all samples would confirm a guess of one of them.
+    return str(summary.get("data", {}).get("source", "data of the clients"))
 
 
 def _dealt(settings: Mapping[str, Any]) -> str:
@@ -151,27 +171,43 @@ def _setting(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[st
         "blocks chosen by the server": f"{summary['selector']}, keep {settings['selection'].get('keep')}",
         "blocks chosen by clients": str(chosen["selector"]),
         **({KEPT: NOT_HERE} if chosen.get("personal", "none") not in ("none", []) else {}),
+        **_privacy(settings, summary),
         "seed": str(summary["seed"]),
     }
 
 
-def _result(summary: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    found = {}
+def _privacy(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, str]:
+    if "simulation_only" not in summary:
+        return {}
+    epsilon, delta = summary["epsilon"], settings["privacy"]["delta"]
+    if epsilon is None:
+        return {NOISE: "none: changes were clipped, and no noise was added"}
+    return {NOISE: SIMULATED.format(epsilon=f"{epsilon:.4g}", delta=f"{delta:g}")}
+
+
+def _result(summary: Mapping[str, Any]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Returns the figures of each test by their titles, and the heads of the columns."""
+    found, private = {}, "simulation_only" in summary
+    tests = {"start_test": "before round 1", "test": "after the last round"}
+    if not private:
+        tests["local"] = "clients' own tests"
     for name, facts in summary["figures"].items():
         form = "{:.2%}" if facts["percent"] else "{:.4g}"
-        values = (summary.get(f"{where}_{name}") for where in ("start_test", "test", "local"))
+        values = (summary.get(f"{where}_{name}") for where in tests)
         found[str(facts["title"])] = tuple("-" if value is None else form.format(value) for value in values)
-    return found
+    return found, ("metric", *tests.values())
 
 
 def _costs(summary: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "parameters that were trained": f"{summary['parameters']:,}",
-        "share updated in a targeted round": f"{summary['updated_share']:.1%}",
-        "sent by clients": f"{summary['bytes_up'] / 1e6:,.1f} MB",
-        "published by the server": f"{summary['bytes_published'] / 1e6:,.1f} MB",
-        "seconds in rounds": f"{summary['seconds']:.1f}",
+    found = {
+        "parameters": ("parameters that were trained", f"{summary['parameters']:,}"),
+        "updated_share": ("share updated in a targeted round", f"{summary['updated_share']:.1%}"),
+        "bytes_up": ("sent by clients", f"{summary['bytes_up'] / 1e6:,.1f} MB"),
+        "bytes_published": ("published by the server", f"{summary['bytes_published'] / 1e6:,.1f} MB"),
+        "seconds": ("seconds in rounds", f"{summary['seconds']:.1f}"),
     }
+    hidden = () if summary.get("epsilon", 0) is None else _hidden(summary)
+    return dict(row for name, row in found.items() if name not in hidden)
 
 
 def _table(rows: Mapping[str, Any], heads: tuple[str, ...] = ("", "")) -> Iterator[str]:

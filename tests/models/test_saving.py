@@ -120,6 +120,18 @@ def test_a_whole_model_goes_with_its_tokenizer_and_card(text: Path, gpt2: str, t
     assert f"after round {result.best.round}" in (tmp_path / "best" / "README.md").read_text()
 
 
+def test_a_card_of_a_private_model_has_no_figure_without_noise(text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dp_accounting")
+    result = simulate(tiny(text, privacy={"noise_multiplier": 1.0, "delta": 1e-3}))
+    result.save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "| differential privacy of clients | epsilon" in card
+    assert f"{result.summary['test_perplexity']:.4g}" in card
+    assert f"{result.summary['local_perplexity']:.4g}" not in card
+    for words in ("clients' own tests", "sent by clients", "seconds", result.summary["data_sha256"][:12]):
+        assert words not in card
+
+
 def test_adapters_are_what_peft_reads(text: Path, gpt2: str, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     lora = {"rank": 2, "alpha": 8, "targets": ["c_attn", "mlp.c_fc"]}
