@@ -13,7 +13,7 @@ from fedtlu_fast.build.data import data_facts
 from fedtlu_fast.build.executor import choose, make_executor
 from fedtlu_fast.build.identity import identity_of
 from fedtlu_fast.build.parts import make_parts
-from fedtlu_fast.build.privacy import account_of, with_noise
+from fedtlu_fast.build.privacy import account_of, check_callbacks, with_noise
 from fedtlu_fast.build.server import make_server
 from fedtlu_fast.build.stored import read_stored, stored
 from fedtlu_fast.config import RunConfig
@@ -58,6 +58,7 @@ def open_run(
     Raises:
         InputError: Settings, data, model, device or directory do not fit together.
     """
+    check_callbacks(config.privacy.on, callbacks)
     if resume and out is None:
         raise InputError("resume", True, "a directory to resume from, in out")
     if out is not None and not resume:

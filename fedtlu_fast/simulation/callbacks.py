@@ -179,6 +179,9 @@ class EarlyStopping(Callback):
     Tests during the warm-up do not count, nor does the extra test that the last round may have. What was seen
     follows from the run's rows, so that a resumed run goes on as if nothing had happened. A run that was
     stopped stays stopped when it is made longer.
+
+    Attributes:
+        metric: the figure, a key of the rows in metrics.jsonl.
     """
 
     def __init__(
@@ -203,7 +206,7 @@ class EarlyStopping(Callback):
             raise InputError("patience", patience, "1 or more tests")
         if not min_delta >= 0:
             raise InputError("min_delta", min_delta, "0 or more")
-        self._patience, self._given = patience, (metric, better, min_delta)
+        self.metric, self._patience, self._given = metric, patience, (metric, better, min_delta)
 
     def on_start(self, run: RunContext) -> None:
         """Looks at the tests that were made before."""
@@ -235,11 +238,14 @@ class SaveBest(Callback):
 
     It looks at the tests that are due (`evaluation.every`), so that a run that is made longer keeps what a
     run of that length keeps. Tests whose figure is missing or no number do not count.
+
+    Attributes:
+        metric: the figure, a key of the rows in metrics.jsonl.
     """
 
     def __init__(self, metric: str = "test_loss", better: Better | None = None) -> None:
         """Says what is watched; see `EarlyStopping`."""
-        self._given = metric, better
+        self.metric, self._given = metric, (metric, better)
 
     def on_start(self, run: RunContext) -> None:
         """Goes on from the best model that the checkpoint names."""

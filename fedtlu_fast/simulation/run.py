@@ -197,7 +197,8 @@ class Run:
             summary = run_summary(self.server, state, files.metrics, self._start) | dict(instead or {})
             fingerprint = self.server.population.fingerprint
             summary |= {"data_sha256": fingerprint, **self._facts}
-            summary |= privacy_facts(files.metrics, files.selection, summary)
+            noise = self.settings.complete["privacy"]["noise_multiplier"]
+            summary |= privacy_facts(files.metrics, files.selection, summary, noise, [*(instead or {})])
             write_measured_costs(self.server, files.selection, files.directory)
             files.finish(summary, state.round)
         result = RunResult(

@@ -10,8 +10,9 @@ from support.federations import tiny
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.privacy import account_of, with_noise
+from fedtlu_fast.experiments.compare import compare
 from fedtlu_fast.participation import Poisson, Pool
-from fedtlu_fast.simulation.callbacks import Callback
+from fedtlu_fast.simulation.callbacks import Callback, EarlyStopping, SaveBest
 
 PRIVATE = {"noise_multiplier": 1.0, "delta": 1e-3, "clipping_norm": 0.1}
 POISSON = {"sampler": "poisson"}
@@ -120,6 +121,44 @@ def test_the_summary_says_which_figures_are_for_the_simulation_only(text):
     public = set(found.metrics[0]) - set(only["metrics.jsonl"])
     assert {"round", "test_loss", "selected", "epsilon"} <= public
     assert not any(name.startswith(("local", "train")) for name in public)
+    assert {"timings.jsonl", "costs.json", "checkpoints", "report.html"} <= set(only)
+    assert not {"stopped", "best", "test_loss"} & set(only["summary.json"])
+
+
+def test_a_run_without_noise_says_of_all_figures_that_they_have_none(text):
+    only = simulate(private(text, {"noise_multiplier": 0.0})).summary["simulation_only"]
+    assert {"test_loss", "selected"} <= set(only["metrics.jsonl"])
+    assert {"test_loss", "params_sha256"} <= set(only["summary.json"])
+
+
+class Stop(Callback):
+    """Ends the run by the losses of clients."""
+
+    def on_round_end(self, run):
+        if run.round == 3:
+            run.keep_as_best("train_loss", run.this_row["train_loss"])
+            run.stop(f"the clients' losses are {run.this_row['train_loss']}")
+
+
+def test_what_callbacks_say_of_clients_is_for_the_simulation_only(text):
+    found = simulate(private(text), callbacks=[Stop()])
+    assert found.summary["rounds"] == 3
+    assert {"stopped", "best"} <= set(found.summary["simulation_only"]["summary.json"])
+
+
+@pytest.mark.parametrize("callback", [EarlyStopping("train_loss"), SaveBest("local_loss")])
+def test_callbacks_that_look_at_clients_are_refused(text, callback):
+    with pytest.raises(InputError, match=r"callbacks: got .*_loss.*; expected a figure of the global test"):
+        simulate(private(text), callbacks=[callback])
+    simulate(private(text, rounds=1), callbacks=[EarlyStopping("test_loss"), SaveBest("test_loss")])
+
+
+def test_models_that_clients_train_alone_are_for_the_simulation_only(text, tmp_path):
+    config = private(text, rounds=2, warmup_rounds=0)
+    for arm in compare(config, ("full", "local_only", "zero_shot"), (0,), tmp_path / "out", jobs=1):
+        only = set(arm.summary["simulation_only"]["summary.json"])
+        assert "local_loss" in only
+        assert ("test_loss" in only) == (arm.selector == "local_only")
 
 
 @pytest.mark.parametrize(
@@ -217,6 +256,15 @@ def test_parts_that_need_sums_only_run_as_ever(text, settings):
     assert "epsilon" not in seen.summary
 
 
+@pytest.mark.parametrize("privacy", [AGGREGATE, PRIVATE], ids=["aggregate", "noise"])
+def test_recorded_scores_look_at_no_single_client_either(text, privacy):
+    evaluation = {"benefit": True, "held_out": 4}
+    row = simulate(tiny(text, privacy=privacy, evaluation=evaluation)).selection[0]
+    seen = simulate(tiny(text, evaluation=evaluation)).selection[0]
+    assert "'agreement" in str(seen["benefit"])
+    assert not any(f"'{name}" in str(row["benefit"]) for name in ("agreement", "signal", "pairs"))
+
+
 def test_a_threat_comes_after_the_clipping_and_honest_clients_keep_to_it(text):
     clean = simulate(private(text, {"noise_multiplier": 0.0, "clipping_norm": 1e-3}))
     hostile = simulate(
@@ -246,4 +294,7 @@ def test_poisson_cohorts_have_any_size_and_leave_nobody_out(text):
     assert not any(row["dropped"] for row in found.metrics)
     with pytest.raises(InputError, match=r"participation.over_selection: got 1.5; expected 1 with the samp"):
         tiny(text, participation={**POISSON, "over_selection": 1.5})
+    # Also where all clients are drawn: the others would make room, and no draw would be independent.
+    with pytest.raises(InputError, match=r"participation.over_selection: got 2.0; expected 1 with the samp"):
+        tiny(text, participation={**POISSON, "over_selection": 2.0}, clients=4, cohort=2)
     assert inf > found.summary["test_loss"]
