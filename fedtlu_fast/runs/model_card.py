@@ -26,7 +26,7 @@ STEPS = ("client_steps", "threats")
 KEPT = "blocks that each client keeps for itself"
 NOISE = "differential privacy of clients"
 SIMULATED = (
-    "epsilon {epsilon}, delta {delta}, simulated: the noise follows from the run's seed, so that this model is "
+    "epsilon {epsilon}, delta {delta}, simulated: the noise follows from the run's seed, so this model is "
     "no private release of real data"
 )
 NOT_HERE = "some: they are not in this model, and the clients' own tests are of models with them"

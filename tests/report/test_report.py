@@ -293,6 +293,17 @@ def test_report_of_a_run_is_one_self_contained_page(text: Path, tmp_path: Path) 
         assert size_of((tmp_path / "out" / "plots" / f"{name}.png").read_bytes())[0] == 1040
 
 
+def test_page_of_a_private_run_says_that_its_figures_have_no_noise(text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dp_accounting")
+    config = tiny(text, privacy={"noise_multiplier": 1.0, "delta": 1e-3})
+    simulate(config, tmp_path / "out")
+    write_report(tmp_path / "out")
+    assert "this page is not for publication" in pages(tmp_path / "out")
+    simulate(tiny(text), tmp_path / "plain")
+    write_report(tmp_path / "plain")
+    assert "this page is not for publication" not in pages(tmp_path / "plain")
+
+
 @pytest.mark.parametrize(
     "over", [{"selector": "full"}, {"granularity": "tensor"}, {"unique": "never"}], ids=str
 )

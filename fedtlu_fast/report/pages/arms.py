@@ -28,6 +28,7 @@ from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import faults_section
 from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
+from fedtlu_fast.report.sections.privacy import privacy_notes
 from fedtlu_fast.report.sections.repeat import repeat_comparison
 from fedtlu_fast.report.sections.spent import spent_section
 from fedtlu_fast.report.sections.took_part import took_part_section
@@ -180,4 +181,4 @@ def _agreement(choices: Choices, warmup: int) -> list[Chart]:
 
 def _result(report: ArmsReport) -> Section:
     parts: list[Part] = [report.table, *result_charts(report.results, report.own), *report.more]
-    return Section("result", "Result", parts)
+    return Section("result", "Result", [*privacy_notes(report.results), *parts])

@@ -39,6 +39,7 @@ from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import faults_section
 from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
+from fedtlu_fast.report.sections.privacy import privacy_notes
 from fedtlu_fast.report.sections.repeat import repeat_run
 from fedtlu_fast.report.sections.spent import spent_section
 from fedtlu_fast.report.sections.summary import LOCAL, facts, label_cells, own_cells, summary_cells
@@ -192,7 +193,7 @@ def _result(run: ArmResult, settings: RunSettings, own: OwnColumns) -> Section:
     )
     read_first = attempt("the facts", lambda: Facts(facts(summary, headline)))
     first: list[Part] = [] if read_first is None else [read_first]
-    return Section("result", "Result", [*first, *drawn, *shown, *all_of_it])
+    return Section("result", "Result", [*privacy_notes([run]), *first, *drawn, *shown, *all_of_it])
 
 
 def _curves(run: ArmResult, settings: RunSettings, headline: Quality) -> list[Chart]:

@@ -24,6 +24,7 @@ from fedtlu_fast.report.sections.environment import environment_section
 from fedtlu_fast.report.sections.faults import faults_section
 from fedtlu_fast.report.sections.holdings import holdings_section
 from fedtlu_fast.report.sections.own import own_charts
+from fedtlu_fast.report.sections.privacy import privacy_notes
 from fedtlu_fast.report.sections.spent import spent_section
 from fedtlu_fast.report.sections.took_part import OWN_DATA
 from fedtlu_fast.report.sections.updated import shares_sheet
@@ -134,7 +135,7 @@ def _result(entries: Sequence[Entry], results: Sequence[ArmResult], own: OwnColu
         }
     )
     parts: list[Part] = [Notes(warnings, warning=True)] if warnings else []
-    return Section("result", "Result", [*parts, table, *drawn])
+    return Section("result", "Result", [*privacy_notes(results), *parts, table, *drawn])
 
 
 def _curves(entries: Sequence[Entry]) -> list[Chart]:
