@@ -47,7 +47,8 @@ def make_lane_trainer(
         compiled = CompiledTrainer(*parts, example)
         engines = Engines(compiled, compiled if clients_per_batch > 1 else None, clients_per_batch)
     elif clients_per_batch > 1:
-        clients_per_batch = min(clients_per_batch, config.cohort)
+        most = config.participation.sampler.most(config.clients, config.cohort)
+        clients_per_batch = min(clients_per_batch, most)  # Poisson sampling may draw more than the cohort
         many = VectorizedTrainer(*parts, clients_per_batch, example, execution.precision)
         groups = VectorizedGroups(many, trainer, config.backend)
         engines = Engines(groups, groups, clients_per_batch)

@@ -298,3 +298,12 @@ def test_poisson_cohorts_have_any_size_and_leave_nobody_out(text):
     with pytest.raises(InputError, match=r"participation.over_selection: got 2.0; expected 1 with the samp"):
         tiny(text, participation={**POISSON, "over_selection": 2.0}, clients=4, cohort=2)
     assert inf > found.summary["test_loss"]
+
+
+def test_poisson_cohorts_larger_than_their_mean_train_together(text):
+    together = {"executor": "vectorized", "clients_per_batch": 3}
+    given = {"participation": POISSON, "rounds": 5, "clients": 4, "cohort": 2}
+    found = simulate(tiny(text, execution=together, **given))
+    assert max(row["trained"] for row in found.metrics) > 2
+    one_by_one = simulate(tiny(text, **given))
+    assert torch.allclose(found.params, one_by_one.params, atol=1e-5)
