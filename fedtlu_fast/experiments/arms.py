@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtlu_fast.build.privacy import account_of, with_noise
 from fedtlu_fast.build.run import open_run
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError
@@ -91,6 +92,8 @@ def plan_arms(
         for selector in selectors:
             name = arm_name(selector, seed)
             own = arm_config(config, selector, seed)
+            if shared:
+                _check_account(config, own, selector)
             if measured:
                 own = own.model_copy(
                     update={"evaluation": own.evaluation.model_copy(update={"flops": "always"})}
@@ -106,6 +109,21 @@ def plan_arms(
                 Arm(name, selector, own, path, until, before, callbacks=tuple(callbacks), says_shares=says)
             )
     return warmups, arms
+
+
+def _check_account(config: RunConfig, own: RunConfig, selector: str) -> None:
+    """Checks that the rounds of a shared warm-up cost what the arm's account says of its rounds.
+
+    Raises:
+        InputError: the arm has other noise, another budget or another sampling than the warm-up.
+    """
+    if config.privacy.on or own.privacy.on:
+        with of_arm(selector):
+            accounts = [account_of(with_noise(each)) for each in (config, own)]
+        if accounts[0] != accounts[1]:
+            expected = "the same noise, budget and sampling in every arm, whose warm-up they share"
+            fix = "Give privacy and participation once, for the whole comparison, or set warmup_rounds=0."
+            raise InputError(SELECTORS, selector, expected, fix)
 
 
 def _decided_by(config: RunConfig) -> Hashable:

@@ -161,6 +161,17 @@ def test_models_that_clients_train_alone_are_for_the_simulation_only(text, tmp_p
         assert ("test_loss" in only) == (arm.selector == "local_only")
 
 
+@pytest.mark.parametrize("base", [{}, PRIVATE], ids=["none", "noise"])
+def test_arms_that_share_a_warm_up_share_its_noise(text, tmp_path, base):
+    config = tiny(text, privacy=base, rounds=4, warmup_rounds=3)
+    other = "random@1+shared=true+privacy.noise_multiplier=5+privacy.delta=0.001"
+    with pytest.raises(InputError, match=r"selectors: got 'random@1.*; expected the same noise, budget and"):
+        compare(config, ("full", other), (0,), tmp_path / "out", jobs=1)
+    same = config.model_copy(update={"warmup_rounds": 0})
+    found = compare(same, ("full", other), (0,), tmp_path / "other", jobs=1)
+    assert found[1].summary["epsilon"] < found[0].summary.get("epsilon", inf)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
