@@ -135,9 +135,9 @@ class PrivacyConfig(PartsSection):
         Raises:
             InputError: the sum of so many clients does not fit, or there are too few for a sum.
         """
-        shorter = self.on and self.noise == "server"
+        private = self.on and self.noise == "server"
         try:
-            return SecureSum(clients, **self.masks.model_dump(), toward_zero=shorter)
+            return SecureSum(clients, **self.masks.model_dump(), private=private)
         except InputError as error:
             raise error.of("cohort" if error.field == "clients" else f"privacy.masks.{error.field}") from None
 

@@ -62,7 +62,9 @@ class SecureSum(ClientStep):
         largest_weight: see `FixedPoint`.
         threshold: more than this share of the drawn clients has to send, or the round changes nothing. The
             same number of clients that work together with the server can unmask the others' vectors.
-        toward_zero: see `FixedPoint`; a run sets it if the server adds noise for the changes' clipped length.
+        private: whether the server adds noise to the sum of clipped changes; a run sets it. Numbers are then
+            rounded toward zero, and clients whose change is not sound send zeros: neither makes a change
+            longer, or decides whether the others count.
     """
 
     clients: Annotated[int, Field(ge=FEWEST)]
@@ -70,7 +72,7 @@ class SecureSum(ClientStep):
     largest_change: Annotated[float, Field(gt=0, le=2**20)] = 16.0
     largest_weight: Annotated[int, Field(ge=1, le=2**30)] = 2**20
     threshold: Annotated[float, Field(ge=0.5, lt=1)] = 2 / 3
-    toward_zero: bool = False
+    private: bool = False
     needs_each: ClassVar[bool] = True  # to mask it, in the place of its client
     sees_clients: ClassVar[bool] = False
 
@@ -83,7 +85,7 @@ class SecureSum(ClientStep):
         Raises:
             InputError: their sum does not fit.
         """
-        return FixedPoint(clients, self.bits, self.largest_change, self.largest_weight, self.toward_zero)
+        return FixedPoint(clients, self.bits, self.largest_change, self.largest_weight, self.private)
 
     def needed(self, clients: int) -> int:
         """Returns the number of clients, of so many, that have to send."""
@@ -143,12 +145,15 @@ class _Network(ServerHalf):
         if self._cut:
             most, limit = f"{FIELD}.largest_change", self._step.largest_change
             logger.warning("round %d: clients %s cut numbers to %s=%g", index, self._cut, most, limit)
+        answered = [*self._sent, *self._send_zeros()]
         try:
             asked = self._server.ask()
-            total = self._server.unmask([self._clients[client].reveal(asked) for client in self._sent])
+            total = self._server.unmask([self._clients[client].reveal(asked) for client in answered])
         except TooFewClientsError as error:
             logger.warning("round %d: secure aggregation: %s; the round changes nothing", index, error)
             return
+        if not self._sent:
+            return  # the sum of zeros, which no arrival stands for
         change, self._weight = self._encoding.decode(total)
         params = self._context.params
         moved = torch.from_numpy(change.astype(np.float32)).to(params.device)
@@ -158,6 +163,17 @@ class _Network(ServerHalf):
     @override
     def complete(self, aggregated: RoundChange) -> RoundChange:
         return replace(aggregated, weight=self._weight, empty=aggregated.empty or not self._weight)
+
+    def _send_zeros(self) -> list[int]:
+        """Sends zeros for the clients of the cohort that have no sound change; returns their numbers."""
+        if not (self._can_start and self._step.private):
+            return []
+        context, sent = self._context, set(self._sent)
+        spoilt = [client for client in context.cohort if client not in sent]
+        zeros = np.zeros(len(context.params) + len(context.buffers), np.float32)
+        for client in spoilt:
+            self._server.add_(self._clients[client].mask(self._encoding.encode(zeros, 0.0)))
+        return spoilt
 
     def _share_keys(self) -> None:
         keys = self._server.publish([client.advertise() for client in self._clients.values()])

@@ -1,6 +1,7 @@
 """Runs with secure aggregation: results of plain runs, dropouts, refusals, the same bits however they run."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -227,6 +228,28 @@ def test_a_change_of_the_clipping_norm_is_not_longer_once_it_is_masked():
     change = np.full(1000, 0.51 * form.step(1.0))
     found, _ = form.decode(form.encode(change, 1.0))
     assert np.linalg.norm(found) <= np.linalg.norm(change)
+
+
+@ft.part
+class Spoil(ft.ClientStep):
+    """Makes the changes of the first clients NaN."""
+
+    first: int = 1
+
+    def after(self, client, update):
+        return replace(update, params=update.params * torch.nan) if client.number < self.first else update
+
+
+@pytest.mark.parametrize("first", [1, 4])
+def test_a_client_without_a_sound_change_does_not_decide_whether_the_others_count(text, caplog, first):
+    pytest.importorskip("dp_accounting")
+    spoil = {"kind": f"{__name__}:Spoil", "first": first}
+    given = {"client_steps": [spoil], "clients": 4, "cohort": 3, "rounds": 4}
+    private = {"noise_multiplier": 0.1, "delta": 1e-3, "clipping_norm": 1.0}
+    found = simulate(tiny(text, **given, privacy={**private, **MASKED}))
+    assert any(row["refused"] for row in found.metrics)
+    assert gap(found, simulate(tiny(text, **given, privacy=private))) < 1e-5
+    assert "changes nothing" not in caplog.text
 
 
 @pytest.mark.parametrize(
