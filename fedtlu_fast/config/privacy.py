@@ -68,8 +68,8 @@ class PrivacyConfig(PartsSection):
     )
     noise: Literal["server", "clients"] = Field(
         "server",
-        description="who adds the noise: server | clients (each its share; a round in which fewer clients "
-        "arrive than cohort changes nothing)",
+        description="who adds the noise: server | clients (each its share; the server adds those of clients "
+        "that do not arrive)",
     )
     accountant: Annotated[Accountant, Chooser("accountant", base=Accountant)] = Field(
         Rdp(),
@@ -135,9 +135,9 @@ class PrivacyConfig(PartsSection):
         Raises:
             InputError: the sum of so many clients does not fit, or there are too few for a sum.
         """
-        private = self.on and self.noise == "server"
+        toward_zero = self.on and self.noise == "server"
         try:
-            return SecureSum(clients, **self.masks.model_dump(), private=private)
+            return SecureSum(clients, **self.masks.model_dump(), private=self.on, toward_zero=toward_zero)
         except InputError as error:
             raise error.of("cohort" if error.field == "clients" else f"privacy.masks.{error.field}") from None
 

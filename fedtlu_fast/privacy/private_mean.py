@@ -91,8 +91,8 @@ class PrivateMean(ClientStep):
             take the room of all others. The whole change is then never longer than `clip`.
         adapts: how the clipping norm follows the clients' norms; null: it stays.
         noise: who adds the noise: the server, or each client its share, with a variance of
-            ``(noise_multiplier clip)^2 / cohort``. If then fewer than `cohort` clients arrive, the sum has
-            too little noise, and the round changes nothing.
+            ``(noise_multiplier clip)^2 / cohort``. The server adds the shares of clients that do not arrive,
+            so that what is published has the same noise in every round.
     """
 
     noise_multiplier: Annotated[float, Field(ge=0)]
@@ -137,11 +137,13 @@ class PrivateMean(ClientStep):
         params, norm = clipped(client.params, update.params, client.facts.layout, clip, self.per_block)
         if self.noise == "clients":
             scale = self.sum_noise_multiplier * clip / sqrt(self.cohort)
-            params = params + scale * normal(client.generator("privacy.noise"), params)
+            params = params + scale * normal(client.generator("privacy.share"), params)
         memory = {} if self.adapts is None else {BELOW: np.array([norm <= clip], np.float32)}
         return replace(update, params=params, weight=1.0, memory=memory)
 
-    def noisy(self, mean: Tensor, clients: float, clip: float, draws: NormalDraws) -> Tensor:
+    def noisy(
+        self, mean: Tensor, clients: float, clip: float, draws: NormalDraws, share: float = 1.0
+    ) -> Tensor:
         """Returns the noisy sum of clipped changes, divided by `cohort`.
 
         Args:
@@ -149,10 +151,12 @@ class PrivateMean(ClientStep):
             clients: their number.
             clip: the clipping norm.
             draws: the source of the server's noise.
+            share: the share of the noise's variance that the server adds.
         """
         change = mean * (clients / self.cohort)
-        if self.noise_multiplier:
-            change += self.sum_noise_multiplier * clip / self.cohort * normal(draws, change)
+        scale = sqrt(share) * self.sum_noise_multiplier * clip / self.cohort
+        if scale:
+            change += scale * normal(draws, change)
         return change
 
     @override
@@ -168,13 +172,10 @@ class _Noisy(ServerHalf):
 
     @override
     def complete(self, aggregated: RoundChange) -> RoundChange:
-        step = self._step
-        if step.noise == "clients":
-            if aggregated.weight < step.cohort:
-                return replace(aggregated, change=torch.zeros_like(aggregated.change), empty=True)
-            return self._adapted(aggregated, aggregated.change)
+        step, clients = self._step, aggregated.weight
         draws = generator(self._facts.seed, "privacy.noise", self._round)
-        change = step.noisy(aggregated.change, aggregated.weight, self._clip, draws)
+        missing = 1.0 if step.noise == "server" else max(0.0, 1 - clients / step.cohort)
+        change = step.noisy(aggregated.change, clients, self._clip, draws, missing)
         if not step.noise_multiplier:
             return self._adapted(aggregated, change)
         unsent = aggregated.unsent

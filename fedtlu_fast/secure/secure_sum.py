@@ -62,9 +62,10 @@ class SecureSum(ClientStep):
         largest_weight: see `FixedPoint`.
         threshold: more than this share of the drawn clients has to send, or the round changes nothing. The
             same number of clients that work together with the server can unmask the others' vectors.
-        private: whether the server adds noise to the sum of clipped changes; a run sets it. Numbers are then
-            rounded toward zero, and clients whose change is not sound send zeros: neither makes a change
-            longer, or decides whether the others count.
+        private: whether the sum of clipped changes gets noise; a run sets it. Clients whose change is not
+            sound then send zeros with the weight 0, so that they do not decide whether the others count.
+        toward_zero: whether numbers are rounded toward zero, so that no change gets longer than it was
+            clipped; a run sets it where the server adds the noise. A client's own noise would get shorter.
     """
 
     clients: Annotated[int, Field(ge=FEWEST)]
@@ -73,6 +74,7 @@ class SecureSum(ClientStep):
     largest_weight: Annotated[int, Field(ge=1, le=2**30)] = 2**20
     threshold: Annotated[float, Field(ge=0.5, lt=1)] = 2 / 3
     private: bool = False
+    toward_zero: bool = False
     needs_each: ClassVar[bool] = True  # to mask it, in the place of its client
     sees_clients: ClassVar[bool] = False
 
@@ -85,7 +87,7 @@ class SecureSum(ClientStep):
         Raises:
             InputError: their sum does not fit.
         """
-        return FixedPoint(clients, self.bits, self.largest_change, self.largest_weight, self.private)
+        return FixedPoint(clients, self.bits, self.largest_change, self.largest_weight, self.toward_zero)
 
     def needed(self, clients: int) -> int:
         """Returns the number of clients, of so many, that have to send."""
@@ -150,7 +152,7 @@ class _Network(ServerHalf):
             asked = self._server.ask()
             total = self._server.unmask([self._clients[client].reveal(asked) for client in answered])
         except TooFewClientsError as error:
-            logger.warning("round %d: secure aggregation: %s; the round changes nothing", index, error)
+            logger.warning("round %d: secure aggregation: %s; the server gets no sum", index, error)
             return
         if not self._sent:
             return  # the sum of zeros, which no arrival stands for

@@ -119,9 +119,11 @@ def test_shares_of_the_clients_sum_to_the_noise_of_the_server():
     assert float((torch.corrcoef(shares) - torch.eye(16)).abs().max()) < 5 / sqrt(LAYOUT.size)
     whole, _ = completed(step, shares.mean(dim=0), 16.0)
     assert torch.equal(whole.change, shares.mean(dim=0))
-    one_is_missing, _ = completed(step, shares[:15].mean(dim=0), 15.0)
-    assert one_is_missing.empty
-    assert not one_is_missing.change.any()
+    for arrived in (0, 4, 15):
+        mean = shares[:arrived].mean(dim=0) if arrived else torch.zeros(LAYOUT.size)
+        topped, _ = completed(step, mean, float(arrived), empty=not arrived)
+        assert not topped.empty
+        assert float(topped.change.std()) == pytest.approx(1 / 16, rel=0.05)
 
 
 def test_every_client_weighs_the_same_and_unsound_ones_send_nothing_that_is_not_clipped():
