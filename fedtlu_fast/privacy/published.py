@@ -36,7 +36,6 @@ SUMMARY = (
     "client_selection_share",
     "open_blocks",
     "personal_blocks",
-    "seed",
     "rounds",
     "stopped",
     "best",
@@ -59,6 +58,7 @@ TESTS = ("test_", "start_test_")
 """How the names of figures of the global test begin, whose samples are the server's."""
 EVERYTHING = "everything"
 FILES = {
+    "config.yaml": ["seed"],  # from which the noise follows
     "timings.jsonl": [EVERYTHING],  # how long a round takes says how many clients trained
     "costs.json": ["rounds"],
     "checkpoints": ["memory.safetensors", "state.json"],

@@ -121,6 +121,8 @@ def test_the_summary_says_which_figures_are_for_the_simulation_only(text):
     public = set(found.metrics[0]) - set(only["metrics.jsonl"])
     assert {"round", "test_loss", "selected", "epsilon"} <= public
     assert not any(name.startswith(("local", "train")) for name in public)
+    assert only["config.yaml"] == ["seed"]
+    assert "seed" in only["summary.json"], "the noise follows from it"
     assert {"timings.jsonl", "costs.json", "checkpoints", "report.html"} <= set(only)
     assert not {"stopped", "best", "test_loss"} & set(only["summary.json"])
 
