@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fedtlu_fast.build.client_rule import make_client_rule, standing_of
-from fedtlu_fast.build.privacy import with_noise
 from fedtlu_fast.client_steps import ClientStep, ClientSteps, RunFacts
 from fedtlu_fast.client_steps.personal import Personal, PersonalPart
 from fedtlu_fast.client_steps.recycling import Recycle
@@ -31,7 +30,7 @@ def make_steps(
     come before threats, since hostile clients do not keep to the clipping.
 
     Args:
-        config: the settings of the run.
+        config: the settings of the run, with the noise of differential privacy (`with_noise`).
         trainer: the trainer of single clients, with the task and the layout of the model.
         population: the data of all clients, on the device of the model.
         tokens: the number of tokens in the vocabulary; see `RunFacts`.
@@ -49,7 +48,7 @@ def make_steps(
     steps += [step for step in given if not compresses(step)]
     compression = [step for step in given if compresses(step)]
     if config.privacy.on:
-        steps += [*compression, with_noise(config).privacy.mean(config.cohort)]
+        steps += [*compression, config.privacy.mean(config.cohort)]
         compression = []
     steps += [own.step for own in config.threats]
     if chosen.chooses:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedtlu_fast.build.executor import choose, lane_work
 from fedtlu_fast.build.parts import make_parts
+from fedtlu_fast.build.privacy import with_noise
 from fedtlu_fast.config.settings import parse_config
 from fedtlu_fast.executors.executor import ExecutorPart, LaneWork
 
@@ -20,7 +21,7 @@ def executor_and_work(settings: Mapping[str, Any]) -> tuple[ExecutorPart, LaneWo
     Raises:
         InputError: Settings, data, model and executor do not fit together.
     """
-    config = parse_config(settings)
+    config = with_noise(parse_config(settings))
     parts = make_parts(config)
     built = parts.population, parts.trainer, parts.steps
     config, _ = choose(config, *built)

@@ -24,6 +24,7 @@ from fedtlu_fast.errors import InputError, listed
 from fedtlu_fast.integrations.arrays import Arrays, fill_
 from fedtlu_fast.integrations.layer_update import LayerUpdate
 from fedtlu_fast.layout import Layer, ParameterLayout
+from fedtlu_fast.privacy.private_mean import check_buffers
 from fedtlu_fast.scoring.units import scored_layout
 from fedtlu_fast.selection import server_room
 
@@ -73,10 +74,8 @@ class GlobalModel:
         self.remembered: Mapping[str, Tensor] = {}
         self.selector_memory: Mapping[str, Tensor] = {}
         self.last_choice: Tensor | None = None
-        if update.privacy is not None and self.layout.buffers:
-            name = self.layout.buffers[0].name
-            expected = "a model without floating-point buffers, which would be averaged without noise"
-            raise InputError("privacy", f"a model with {name}", expected, "Use GroupNorm or LayerNorm.")
+        if update.privacy is not None:
+            check_buffers(self.layout)
         self.load(arrays)
 
     def load(self, arrays: Arrays) -> None:

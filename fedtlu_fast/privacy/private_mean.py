@@ -123,10 +123,7 @@ class PrivateMean(ClientStep):
 
     @override
     def check(self, facts: RunFacts) -> None:
-        if facts.layout.buffers:
-            expected = "a model without floating-point buffers, which would be averaged without noise"
-            name = facts.layout.buffers[0].name
-            raise InputError("privacy", f"a model with {name}", expected, "Use GroupNorm or LayerNorm.")
+        check_buffers(facts.layout)
 
     @override
     def after(self, client: ClientContext, update: ClientUpdate) -> ClientUpdate:
@@ -200,6 +197,14 @@ class _Noisy(ServerHalf):
             clip = self._clip * exp(-adapts.lr * (below - adapts.quantile))
             self.server = {CLIP: torch.tensor([clip], dtype=torch.float32)}
         return replace(aggregated, change=change)
+
+
+def check_buffers(layout: ParameterLayout) -> None:
+    """Raises an error if a model has floating-point buffers, which would be averaged without noise."""
+    if layout.buffers:
+        expected = "a model without floating-point buffers, which would be averaged without noise"
+        given = f"a model with {layout.buffers[0].name}"
+        raise InputError("privacy", given, expected, "Use GroupNorm or LayerNorm.")
 
 
 def clipped(

@@ -29,10 +29,15 @@ def earlier_metrics(selector: Selector, memory: Memory, blocks: int) -> dict[str
         memory: of all parts.
         blocks: the number of blocks, B.
     """
+    known = _known(memory, blocks)
+    return {name: own.cpu().numpy()[None, :] for name, own in known.items() if name in selector.needs}
+
+
+def _known(memory: Memory, blocks: int) -> dict[str, Tensor]:
+    """Returns the blocks' scores and the rounds in which they were sent, [B] float64 each, if known."""
     held = recall(memory, SELECTION).server
     unknown = {EARLIER: torch.full((blocks,), torch.nan), LAST_SENT: torch.zeros(blocks)}
-    asked = [name for name in unknown if name in selector.needs]
-    return {name: held.get(name, unknown[name]).double().cpu().numpy()[None, :] for name in asked}
+    return {name: held.get(name, start).double() for name, start in unknown.items()}
 
 
 def with_choice(memory: Memory, chosen: Tensor) -> Memory:
@@ -53,8 +58,7 @@ def with_scores(memory: Memory, selector: Selector | None, change: Change, unsen
     if selector is None or not {EARLIER, LAST_SENT} & set(selector.needs):
         return memory
     blocks, known = len(change.layout.blocks), recall(memory, SELECTION)
-    scores = known.server.get(EARLIER, torch.full((blocks,), torch.nan)).double().clone()
-    sent = known.server.get(LAST_SENT, torch.zeros(blocks)).double().clone()
+    scores, sent = (own.clone() for own in _known(memory, blocks).values())
     own = replace(
         change,
         scores=score_layers(change.stats, selector.ddof),

@@ -14,17 +14,12 @@ from fedtlu_fast.simulation.run_context import RunContext
 class PrivacyAccount(Callback):
     """Writes the epsilon of the rounds so far into every round's row, as ``epsilon``.
 
-    Without noise the row has null. A run that is resumed with more rounds than its budget allows is refused.
+    Without noise the row has null. That all rounds are within the budget is checked when the run is built.
     """
 
     def __init__(self, account: Account) -> None:
         """Takes the account of the run."""
         self._account = account
-
-    @override
-    def on_start(self, run: RunContext) -> None:
-        """Checks that all rounds are within the budget."""
-        self._account.check(run.rounds)
 
     @override
     def on_round_end(self, run: RunContext) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.federations import tiny
+from support.tracking import Kill, Killed
 
 from fedtlu_fast import InputError, simulate
 from fedtlu_fast.build.privacy import account_of, with_noise
@@ -27,21 +28,6 @@ def text(tmp_path_factory):
 
 def private(text, over=None, **settings):
     return tiny(text, privacy={**PRIVATE, **(over or {})}, **{"participation": POISSON, **settings})
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class Kill(Callback):
-    """Ends the process's work in a round, as a kill would."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def on_round_start(self, run):
-        if run.round == self.at:
-            raise Killed
 
 
 def test_every_row_and_the_summary_have_the_epsilon_so_far(text):

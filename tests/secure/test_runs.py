@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.federations import features, tiny, write_text
 from support.tiny_federation import data
+from support.tracking import Kill, Killed
 from torch import nn
 from torch.nn import functional
 
@@ -29,21 +30,6 @@ EARLIER = {"client_selection": {"selector": "earlier", "budget": 1}, "selection"
 @pytest.fixture
 def text(tmp_path_factory):
     return write_text(tmp_path_factory.mktemp("text") / "a.txt")
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class Kill(Callback):
-    """Ends the process's work in a round, as a kill would."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def on_round_start(self, run):
-        if run.round == self.at:
-            raise Killed
 
 
 def several(**over):
