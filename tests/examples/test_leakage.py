@@ -39,7 +39,8 @@ def test_a_step_reveals_its_sample_whichever_block_is_sent_and_noise_hides_it(ex
     noisy = figures["all, noise 1"]
     assert noisy["closed dB"] < 10
     assert noisy["matched dB"] < 10
-    assert noisy["closed found"] == noisy["matched found"] == 0
+    for name in ("closed found", "matched found", "recognised"):
+        assert noisy[name] <= 0.25, "one of four images may be met by chance"
     assert (tmp_path / "digits.png").stat().st_size > 1000
     assert "| only the third block |  |  |" in capsys.readouterr().out
 
