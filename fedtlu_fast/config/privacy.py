@@ -12,8 +12,7 @@ from fedtlu_fast.config.masks import MasksConfig
 from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
-from fedtlu_fast.extras import check_extra
-from fedtlu_fast.privacy.accountants import Accountant, Rdp, check_installed
+from fedtlu_fast.privacy.accountants import Accountant, Rdp
 from fedtlu_fast.privacy.private_mean import PrivateMean, Quantile
 from fedtlu_fast.secure.secure_sum import SecureSum
 
@@ -175,12 +174,6 @@ class PrivacyConfig(PartsSection):
         elif self.quantile is None:
             others = set(type(self).model_fields) - {"clip_lr", "count_noise"}
             check_unused(self, others, "quantile=null")
-        if self.secure_aggregation:
-            check_extra("cryptography", "privacy.secure_aggregation", True, "privacy")
-        else:
+        if not self.secure_aggregation:
             check_unused(self, set(type(self).model_fields) - {"masks"}, "secure_aggregation=false")
-        if self.epsilon is not None:
-            check_installed("privacy.epsilon", self.epsilon)
-        if self.noise_multiplier is not None:
-            check_installed("privacy.noise_multiplier", self.noise_multiplier)
         return self

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
@@ -35,7 +35,7 @@ class Accountant(ABC):
         """Checks before the first round that the accountant can account for these releases.
 
         Raises:
-            InputError: it cannot.
+            InputError: it cannot, or a package is missing.
         """
 
     @abstractmethod
@@ -93,6 +93,10 @@ class Rdp(Accountant):
     """
 
     @override
+    def check(self, release: Release) -> None:
+        _check_installed("rdp")
+
+    @override
     def epsilon(self, release: Release, rounds: int, delta: float) -> float:
         return _epsilon("rdp", release, rounds, delta)
 
@@ -103,6 +107,7 @@ class Pld(Accountant):
 
     @override
     def check(self, release: Release) -> None:
+        _check_installed("pld")
         if not release.poisson:
             expected = "rdp with cohorts of a fixed size, for which there is no privacy loss distribution"
             raise InputError(FIELD, "pld", expected, "Or draw clients by participation.sampler=poisson.")
@@ -112,14 +117,8 @@ class Pld(Accountant):
         return _epsilon("pld", release, rounds, delta)
 
 
-def check_installed(field: str, value: Any) -> None:
-    """Raises an error that names the extra unless dp-accounting is installed.
-
-    Args:
-        field: the setting that needs it.
-        value: the value of that setting.
-    """
-    check_extra("dp_accounting", field, value, "privacy")
+def _check_installed(kind: str) -> None:
+    check_extra("dp_accounting", FIELD, kind, "privacy")
 
 
 @cache

@@ -219,6 +219,14 @@ def test_pld_needs_poisson_sampling(text):
         simulate(config)
 
 
+def test_a_missing_package_stops_the_run_and_not_the_reading_of_its_settings(text, monkeypatch):
+    """So that a run of elsewhere can be exported and reported."""
+    monkeypatch.setattr("fedtlu_fast.extras.find_spec", lambda package: None)
+    config = private(text)
+    with pytest.raises(InputError, match=r"privacy.accountant: got 'rdp'; .*pip install 'fedtlu-fast\[priv"):
+        simulate(config)
+
+
 AGGREGATE = {"server_sees": "aggregate"}
 
 

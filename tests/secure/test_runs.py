@@ -323,9 +323,9 @@ def test_settings_that_do_not_fit_are_refused(text, privacy, message):
         tiny(text, privacy=privacy)
 
 
-def test_a_missing_package_is_named_with_its_extra(text, monkeypatch):
+def test_a_missing_package_stops_the_run_and_not_the_reading_of_its_settings(text, monkeypatch):
     monkeypatch.setattr("fedtlu_fast.extras.find_spec", lambda package: None)
-    with pytest.raises(
-        InputError, match=r"privacy.secure_aggregation: got True; .*pip install 'fedtlu-fast\[priv"
-    ):
-        tiny(text, privacy=MASKED)
+    settings = tiny(text, privacy=MASKED)
+    message = r"privacy.secure_aggregation: got True; .*pip install 'fedtlu-fast\[priv"
+    with pytest.raises(InputError, match=message):
+        simulate(settings)
