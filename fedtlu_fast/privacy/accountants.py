@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -18,7 +19,8 @@ from fedtlu_fast.parts import part
 from fedtlu_fast.privacy.release import Release
 
 if TYPE_CHECKING:
-    from dp_accounting import DpEvent, PrivacyAccountant
+    from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+    from dp_accounting.rdp import RdpAccountant
 
 FIELD = "privacy.accountant"
 """The setting that names the accountant."""
@@ -98,7 +100,12 @@ class Rdp(Accountant):
 
     @override
     def epsilon(self, release: Release, rounds: int, delta: float) -> float:
-        return _epsilon("rdp", release, rounds, delta)
+        if (known := _known(release, rounds)) is not None:
+            return known
+        from dp_accounting.rdp import compute_epsilon
+
+        one = _rdp_of_a_round(release)
+        return float(compute_epsilon(one.orders, rounds * one.rdp, delta)[0])
 
 
 @part
@@ -114,41 +121,49 @@ class Pld(Accountant):
 
     @override
     def epsilon(self, release: Release, rounds: int, delta: float) -> float:
-        return _epsilon("pld", release, rounds, delta)
+        if (known := _known(release, rounds)) is not None:
+            return known
+        return float(_losses_of_a_round(release).self_compose(rounds).get_epsilon_for_delta(delta))
 
 
 def _check_installed(kind: str) -> None:
     check_extra("dp_accounting", FIELD, kind, "privacy")
 
 
-@cache
-def _epsilon(kind: str, release: Release, rounds: int, delta: float) -> float:
-    """Returns the epsilon of these rounds by dp-accounting; kept, since rows of logs ask again."""
+def _known(release: Release, rounds: int) -> float | None:
+    """Returns the epsilon where nothing needs to be computed; None elsewhere."""
     if not rounds:
         return 0.0
-    if not release.noise_multiplier:
-        return float("inf")
-    accountant = _fresh(kind, release.poisson)
-    accountant.compose(_event(release), rounds)
-    return float(accountant.get_epsilon(delta))
+    return None if release.noise_multiplier else inf
 
 
-def _fresh(kind: str, poisson: bool) -> PrivacyAccountant:
-    from dp_accounting import NeighboringRelation, pld, rdp
+# What one round costs is kept, since every round's row asks for the sum so far.
+@lru_cache(maxsize=16)
+def _rdp_of_a_round(release: Release) -> RdpAccountant:
+    from dp_accounting import (
+        GaussianDpEvent,
+        NeighboringRelation,
+        PoissonSampledDpEvent,
+        SampledWithoutReplacementDpEvent,
+        rdp,
+    )
 
-    one = NeighboringRelation.ADD_OR_REMOVE_ONE if poisson else NeighboringRelation.REPLACE_ONE
-    if kind == "pld":
-        return pld.PLDAccountant(one)
+    one = NeighboringRelation.ADD_OR_REMOVE_ONE if release.poisson else NeighboringRelation.REPLACE_ONE
     # Orders below 2 decide nothing unless epsilon is above 11, and often do not converge.
     orders = [order for order in rdp.rdp_privacy_accountant.DEFAULT_RDP_ORDERS if order >= 2]
-    return rdp.RdpAccountant(orders, one)
-
-
-def _event(release: Release) -> DpEvent:
-    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SampledWithoutReplacementDpEvent
-
     clients, cohort, noise = release.clients, release.cohort, release.noise_multiplier
     if release.poisson:
-        return PoissonSampledDpEvent(cohort / clients, GaussianDpEvent(noise))
-    # dp-accounting divides by the largest difference of two sums, here twice the clipping norm.
-    return SampledWithoutReplacementDpEvent(clients, cohort, GaussianDpEvent(noise / 2))
+        event = PoissonSampledDpEvent(cohort / clients, GaussianDpEvent(noise))
+    else:
+        # dp-accounting divides by the largest difference of two sums, here twice the clipping norm.
+        event = SampledWithoutReplacementDpEvent(clients, cohort, GaussianDpEvent(noise / 2))
+    accountant = rdp.RdpAccountant(orders, one)
+    accountant.compose(event)
+    return accountant
+
+
+@lru_cache(maxsize=2)  # one of them has millions of numbers if there is little noise
+def _losses_of_a_round(release: Release) -> PrivacyLossDistribution:
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
+    return from_gaussian_mechanism(release.noise_multiplier, sampling_prob=release.cohort / release.clients)
