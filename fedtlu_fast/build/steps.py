@@ -59,7 +59,7 @@ def make_steps(
     # Compression comes last: it acts on what is sent, also by malicious clients, and on nothing else.
     steps += compression
     if config.privacy.secure_aggregation:
-        steps.append(config.privacy.masked(drawn(config)))
+        steps.append(config.privacy.masked(drawn(config), config.cohort))
     optimizer = config.training.optimizer
     sgd = optimizer if isinstance(optimizer, Sgd) else None
     facts = RunFacts(

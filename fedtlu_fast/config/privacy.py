@@ -13,12 +13,9 @@ from fedtlu_fast.config.parts_section import PartsSection
 from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.privacy.accountants import Accountant, Rdp
-from fedtlu_fast.privacy.private_mean import PrivateMean, Quantile
+from fedtlu_fast.privacy.private_mean import FARTHEST, PrivateMean, Quantile
 from fedtlu_fast.secure.secure_sum import SecureSum
 
-FARTHEST = 9
-"""Standard deviations of a client's noise for which masked numbers have room: a normal number is farther away
-with a probability of 2e-19."""
 FINE = 4
 """The least standard deviation of a client's noise, in steps of masked numbers. What rounding then tells of
 the number before the noise is below 1e-100."""
@@ -70,6 +67,10 @@ class PrivacyConfig(PartsSection):
         description="who adds the noise: server | clients (each its share; the server adds those of clients "
         "that do not arrive)",
     )
+    discrete: bool = Field(
+        False,
+        description="whether the noise is discrete Gaussian, added in whole numbers; with secure_aggregation",
+    )
     accountant: Annotated[Accountant, Chooser("accountant", base=Accountant)] = Field(
         Rdp(),
         description="how the cost of the rounds is computed, by dp-accounting: rdp | pld (tighter; with "
@@ -112,7 +113,13 @@ class PrivacyConfig(PartsSection):
             raise InputError("privacy.noise_multiplier", None, "a number, once the budget has been looked at")
         try:
             return PrivateMean(
-                self.noise_multiplier, cohort, self.clipping_norm, self.per_block, self.adapts, self.noise
+                self.noise_multiplier,
+                cohort,
+                self.clipping_norm,
+                self.per_block,
+                self.adapts,
+                self.noise,
+                self.discrete,
             )
         except InputError as error:
             renamed = {"adapts.noise": "count_noise", "clip": "clipping_norm"}
@@ -125,18 +132,21 @@ class PrivacyConfig(PartsSection):
             return "privacy.secure_aggregation=true"
         return "privacy.server_sees=aggregate" if self.server_sees == "aggregate" else None
 
-    def masked(self, clients: int) -> SecureSum:
+    def masked(self, clients: int, cohort: int) -> SecureSum:
         """Returns the client step of secure aggregation.
 
         Args:
             clients: number of clients that are drawn in a round.
+            cohort: number of clients in a round.
 
         Raises:
             InputError: the sum of so many clients does not fit, or there are too few for a sum.
         """
-        toward_zero = self.on and self.noise == "server"
+        toward_zero = self.on and self.noise == "server" and not self.discrete
+        grid = self.mean(cohort).grid if self.discrete and self.noise_multiplier else None
+        given = self.masks.model_dump()
         try:
-            return SecureSum(clients, **self.masks.model_dump(), private=self.on, toward_zero=toward_zero)
+            return SecureSum(clients, **given, private=self.on, toward_zero=toward_zero, grid=grid)
         except InputError as error:
             raise error.of("cohort" if error.field == "clients" else f"privacy.masks.{error.field}") from None
 
@@ -153,19 +163,29 @@ class PrivacyConfig(PartsSection):
         Raises:
             InputError: the range is too small, or the steps are too coarse.
         """
-        if not self.secure_aggregation or self.noise != "clients" or not self.noise_multiplier:
+        if not self.secure_aggregation or not self.noise_multiplier:
             return
-        share = self.mean(cohort).sum_noise_multiplier * self.clipping_norm / sqrt(cohort)
-        least, given = self.clipping_norm + FARTHEST * share, self.masks.largest_change
-        when = "with privacy.noise=clients"
-        if given < least:
-            expected = f"{least:.4g} or more {when}: noise that is cut off would be missing"
-            raise InputError("privacy.masks.largest_change", given, expected)
-        step = self.masked(clients).encoding(clients).step(1.0)
-        if share < FINE * step:
-            sizes = f"numbers have steps of {step:.2g}, and a client's noise is {share:.2g}"
-            expected = f"64 {when}, or a smaller largest_weight: {sizes}"
-            raise InputError("privacy.masks.bits", self.masks.bits, expected)
+        if self.noise == "clients":
+            share = self.mean(cohort).sum_noise_multiplier * self.clipping_norm / sqrt(cohort)
+            least, given = self.clipping_norm + FARTHEST * share, self.masks.largest_change
+            if given < least:
+                expected = (
+                    f"{least:.4g} or more with privacy.noise=clients: noise that is cut off would be missing"
+                )
+                raise InputError("privacy.masks.largest_change", given, expected)
+            step = self.masked(clients, cohort).encoding(clients).step(1.0)
+            if not self.discrete and share < FINE * step:
+                expected = (
+                    f"64 with privacy.noise=clients, or a smaller largest_weight: numbers have steps of "
+                    f"{step:.2g}, and a client's noise is {share:.2g}"
+                )
+                raise InputError("privacy.masks.bits", self.masks.bits, expected)
+        if self.discrete:
+            grid, scale = self.mean(cohort).grid, self.masked(clients, cohort).encoding(clients).scale
+            farthest = FARTHEST * grid.deviation * sqrt(max(1, grid.shares))
+            if clients * scale + farthest >= 2 ** (self.masks.bits - 1):
+                expected = "64 with privacy.discrete=true: the sum and its noise would not fit"
+                raise InputError("privacy.masks.bits", self.masks.bits, expected)
 
     @model_validator(mode="after")
     def _only_what_it_uses(self) -> Self:
@@ -175,5 +195,6 @@ class PrivacyConfig(PartsSection):
             others = set(type(self).model_fields) - {"clip_lr", "count_noise"}
             check_unused(self, others, "quantile=null")
         if not self.secure_aggregation:
-            check_unused(self, set(type(self).model_fields) - {"masks"}, "secure_aggregation=false")
+            unused = set(type(self).model_fields) - {"masks", "discrete"}
+            check_unused(self, unused, "secure_aggregation=false")
         return self

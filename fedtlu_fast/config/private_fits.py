@@ -32,7 +32,7 @@ def check_private(config: RunConfig) -> None:
         for error in _beyond_sums(config, f"with {given.sums}"):
             raise error
     if given.secure_aggregation:
-        given.masked(drawn(config))  # refuses what does not fit
+        given.masked(drawn(config), config.cohort)  # refuses what does not fit
         for error in _beyond_masks(config, f"with {given.sums}"):
             raise error
 

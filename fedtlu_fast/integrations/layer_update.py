@@ -77,8 +77,8 @@ class LayerUpdate:
             name, facts = type(self.selection).__name__, " and ".join(sorted(asked))
             expected = f"a selector that needs only the noisy change with privacy; this one asks for {facts}"
             raise InputError("selection", name, expected)
-        if privacy.noise != "server" or privacy.adapts is not None:
-            expected = "a PrivateMean with noise='server' and a clipping norm that stays"
+        if privacy.noise != "server" or privacy.adapts is not None or privacy.discrete:
+            expected = "a PrivateMean with noise='server', discrete=False and a clipping norm that stays"
             raise InputError("privacy", repr(privacy), expected)
 
 

@@ -41,6 +41,15 @@ class SystemDraws:
             found[begin : begin + count] = both[:count]
         return found
 
+    def integers(self, low: int, high: int, size: int) -> NDArray[np.int64]:
+        """Returns whole numbers [size] from `low` to `high` - 1, each with exactly the same probability."""
+        width = high - low
+        most = 2**64 // width * width - 1  # larger words would favour some numbers, and are drawn again
+        words = np.frombuffer(os.urandom(8 * size), np.uint64).copy()
+        while len(again := np.flatnonzero(words > np.uint64(most))):
+            words[again] = np.frombuffer(os.urandom(8 * len(again)), np.uint64)
+        return (words % np.uint64(width)).astype(np.int64) + low
+
 
 def normal(draws: NormalDraws, like: Tensor) -> Tensor:
     """Returns standard normal numbers [P] float32 on the device of `like`, [P]."""

@@ -17,6 +17,10 @@ also sends whether its norm is below c, and with b the noisy mean of these bits
 
 The bits have noise of their own, and the noise of the sum is raised so that both together cost what one sum
 with the noise multiplier z costs (their Theorem 1).
+
+With discrete noise, changes are whole multiples of a step, which clients (`PrivateMean.after`) and the sum
+(`secure.secure_sum`) get noise in, as whole numbers (`discrete.Grid`; distributed: Kairouz et al., arXiv
+2102.06387).
 """
 
 from __future__ import annotations
@@ -44,12 +48,20 @@ from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
+from fedtlu_fast.privacy.discrete import Grid
 from fedtlu_fast.privacy.noise import NormalDraws, normal
 from fedtlu_fast.randomness import generator
 
 CLIP, BELOW = "clip", "below"
 """The names under which the server keeps c, [1] float32, and a client its bit, [1] float32: 1 if its norm
 was below c."""
+NOISE = "privacy.noise"
+"""The name of the server's draws of noise."""
+FARTHEST = 9
+"""Standard deviations of the noise that there has to be room for: a normal number is farther away with a
+probability of 2e-19."""
+RESOLUTION = 2.0**-23
+"""By what share two roundings to float32 move a number at most."""
 HALF = 0.5
 """The largest difference that one client makes in the sum of bits from each of which a half is subtracted."""
 TRIES = 4
@@ -93,6 +105,8 @@ class PrivateMean(ClientStep):
         noise: who adds the noise: the server, or each client its share, with a variance of
             ``(noise_multiplier clip)^2 / cohort``. The server adds the shares of clients that do not arrive,
             so that what is published has the same noise in every round.
+        discrete: whether the noise is discrete Gaussian and added to whole numbers. It needs a `SecureSum`
+            with the same `grid`, which makes the sum.
     """
 
     noise_multiplier: Annotated[float, Field(ge=0)]
@@ -101,12 +115,17 @@ class PrivateMean(ClientStep):
     per_block: bool = False
     adapts: Quantile | None = None
     noise: Literal["server", "clients"] = "server"
+    discrete: bool = False
     reads: ClassVar[tuple[str, ...]] = (CLIP,)
     sees_clients: ClassVar[bool] = False  # it needs sums only
 
     def __post_init__(self) -> None:
+        if self.discrete and not self.noise_multiplier:
+            raise InputError("discrete", True, "false without noise")
         if self.adapts is None:
             return
+        if self.discrete:
+            raise InputError("adapts", self.adapts, "null with discrete=true: bits have noise that is not")
         if self.per_block:
             raise InputError("per_block", True, "false with a clipping norm that adapts: there is one norm")
         least, given = self.noise_multiplier * HALF, self.adapts.noise
@@ -121,6 +140,14 @@ class PrivateMean(ClientStep):
         of_bits = self.adapts.noise_of(self.cohort, self.noise_multiplier) / HALF
         return 1 / sqrt(self.noise_multiplier**-2 - of_bits**-2)
 
+    @property
+    def grid(self) -> Grid:
+        """The whole multiples that discrete noise is added to."""
+        whole = self.noise_multiplier * self.clip
+        if self.noise == "server":
+            return Grid.of(whole)
+        return Grid.of(whole / sqrt(self.cohort), self.cohort)
+
     @override
     def check(self, facts: RunFacts) -> None:
         check_buffers(facts.layout)
@@ -132,11 +159,19 @@ class PrivateMean(ClientStep):
             return replace(update, params=torch.full_like(update.params, torch.nan))
         clip = float(client.server[CLIP][0]) if CLIP in client.server else self.clip
         params, norm = clipped(client.params, update.params, client.facts.layout, clip, self.per_block)
-        if self.noise == "clients":
+        if self.discrete:
+            params = client.params + self._whole(client, params - client.params)
+        elif self.noise == "clients":
             scale = self.sum_noise_multiplier * clip / sqrt(self.cohort)
             params = params + scale * normal(client.generator("privacy.share"), params)
         memory = {} if self.adapts is None else {BELOW: np.array([norm <= clip], np.float32)}
         return replace(update, params=params, weight=1.0, memory=memory)
+
+    def _whole(self, client: ClientContext, change: Tensor) -> Tensor:
+        """Returns a clipped change [P] in whole steps, with the noise that this client adds."""
+        found = self.grid.whole(change.cpu().numpy(), self.clip)
+        found += self.grid.share(client.generator("privacy.share"), len(found))
+        return torch.from_numpy(found * self.grid.step).to(change)
 
     def noisy(
         self, mean: Tensor, clients: float, clip: float, draws: NormalDraws, share: float = 1.0
@@ -166,13 +201,21 @@ class _Noisy(ServerHalf):
         self._step, self._facts, self._round = step, server.facts, server.round
         held = server.memory.server.get(CLIP)
         self._clip = step.clip if held is None else float(held[0])
+        if step.discrete:
+            _check_resolution(server.params, step)
 
     @override
     def complete(self, aggregated: RoundChange) -> RoundChange:
         step, clients = self._step, aggregated.weight
-        draws = generator(self._facts.seed, "privacy.noise", self._round)
+        draws = generator(self._facts.seed, NOISE, self._round)
         missing = 1.0 if step.noise == "server" else max(0.0, 1 - clients / step.cohort)
-        change = step.noisy(aggregated.change, clients, self._clip, draws, missing)
+        if step.discrete and aggregated.empty:
+            alone = step.grid.rest(draws, len(aggregated.change), 0) * (step.grid.step / step.cohort)
+            change = torch.from_numpy(alone).to(aggregated.change)
+        elif step.discrete:
+            change = aggregated.change * (clients / step.cohort)  # the sum came with its noise
+        else:
+            change = step.noisy(aggregated.change, clients, self._clip, draws, missing)
         if not step.noise_multiplier:
             return self._adapted(aggregated, change)
         unsent = aggregated.unsent
@@ -205,6 +248,15 @@ def check_buffers(layout: ParameterLayout) -> None:
         expected = "a model without floating-point buffers, which would be averaged without noise"
         given = f"a model with {layout.buffers[0].name}"
         raise InputError("privacy", given, expected, "Use GroupNorm or LayerNorm.")
+
+
+def _check_resolution(params: Tensor, step: PrivateMean) -> None:
+    """Raises an error if float32 parameters do not hold whole steps of changes, with all of their noise."""
+    grid = step.grid
+    largest = float(params.abs().max()) + step.clip + FARTHEST * grid.deviation * grid.step
+    if largest * RESOLUTION >= grid.step / 2:
+        expected = f"a larger clipping norm or noise: parameters of {largest:.3g} do not hold {grid.step:.2g}"
+        raise InputError("privacy.discrete", True, expected)
 
 
 def clipped(

@@ -36,9 +36,11 @@ from fedtlu_fast.errors import InputError
 from fedtlu_fast.extras import check_extra
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
+from fedtlu_fast.privacy.discrete import Grid
+from fedtlu_fast.privacy.private_mean import NOISE
 from fedtlu_fast.randomness import generator
 from fedtlu_fast.secure.client import SecureClient
-from fedtlu_fast.secure.fixed_point import Bits, FixedPoint
+from fedtlu_fast.secure.fixed_point import Bits, FixedPoint, Ring
 from fedtlu_fast.secure.messages import TooFewClientsError, bytes_up
 from fedtlu_fast.secure.server import SecureServer
 from fedtlu_fast.secure.shamir import Draw
@@ -66,6 +68,8 @@ class SecureSum(ClientStep):
             sound then send zeros with the weight 0, so that they do not decide whether the others count.
         toward_zero: whether numbers are rounded toward zero, so that no change gets longer than it was
             clipped; a run sets it where the server adds the noise. A client's own noise would get shorter.
+        grid: the steps of changes with discrete noise, of which the server adds its part to the sum while
+            it still consists of whole numbers; None: there is no such noise.
     """
 
     clients: Annotated[int, Field(ge=FEWEST)]
@@ -75,6 +79,7 @@ class SecureSum(ClientStep):
     threshold: Annotated[float, Field(ge=0.5, lt=1)] = 2 / 3
     private: bool = False
     toward_zero: bool = False
+    grid: Grid | None = None
     needs_each: ClassVar[bool] = True  # to mask it, in the place of its client
     sees_clients: ClassVar[bool] = False
 
@@ -87,7 +92,8 @@ class SecureSum(ClientStep):
         Raises:
             InputError: their sum does not fit.
         """
-        return FixedPoint(clients, self.bits, self.largest_change, self.largest_weight, self.toward_zero)
+        given = (self.bits, self.largest_change, self.largest_weight, self.toward_zero)
+        return FixedPoint(clients, *given, None if self.grid is None else self.grid.step)
 
     def needed(self, clients: int) -> int:
         """Returns the number of clients, of so many, that have to send."""
@@ -132,7 +138,7 @@ class _Network(ServerHalf):
             return
         params, buffers = arrival.vectors
         moved = torch.cat([params - self._context.params, buffers - self._context.buffers])
-        if moved.numel() and float(moved.abs().max()) > self._step.largest_change:
+        if moved.numel() and float(moved.abs().max()) > self._encoding.reach:
             self._cut.append(client)
         try:
             numbers = self._encoding.encode(moved.cpu().numpy(), arrival.weight)
@@ -145,7 +151,7 @@ class _Network(ServerHalf):
     def finish(self) -> Iterable[Arrival]:
         index = self._context.round
         if self._cut:
-            most, limit = f"{FIELD}.largest_change", self._step.largest_change
+            most, limit = f"{FIELD}.largest_change", self._encoding.reach
             logger.warning("round %d: clients %s cut numbers to %s=%g", index, self._cut, most, limit)
         answered = [*self._sent, *self._send_zeros()]
         try:
@@ -156,7 +162,7 @@ class _Network(ServerHalf):
             return
         if not self._sent:
             return  # the sum of zeros, which no arrival stands for
-        change, self._weight = self._encoding.decode(total)
+        change, self._weight = self._encoding.decode(self._noisy(total))
         params = self._context.params
         moved = torch.from_numpy(change.astype(np.float32)).to(params.device)
         vectors = moved[: len(params)], moved[len(params) :]
@@ -165,6 +171,16 @@ class _Network(ServerHalf):
     @override
     def complete(self, aggregated: RoundChange) -> RoundChange:
         return replace(aggregated, weight=self._weight, empty=aggregated.empty or not self._weight)
+
+    def _noisy(self, total: Ring) -> Ring:
+        """Returns the sum [N + 1] with the server's discrete noise in the parameters' numbers."""
+        grid, context = self._step.grid, self._context
+        if grid is None:
+            return total
+        draws = generator(context.facts.seed, NOISE, context.round)
+        noise = np.zeros(len(total), np.int64)
+        noise[: len(context.params)] = grid.rest(draws, len(context.params), len(self._sent))
+        return total + noise.astype(total.dtype)  # modulo 2^bits, as the sum
 
     def _send_zeros(self) -> list[int]:
         """Sends zeros for the clients of the cohort that have no sound change; returns their numbers."""

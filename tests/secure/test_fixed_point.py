@@ -70,3 +70,24 @@ def test_what_does_not_fit_is_refused():
     assert FixedPoint(7, 32).scale
     with pytest.raises(InputError, match=r"largest_weight: got 10; expected at least the weight 11"):
         FixedPoint(2, largest_weight=10).encode(np.zeros(2), 11)
+
+
+@settings(deadline=None)
+@given(st.integers(-20, 5), st.integers(2, 2000), st.integers(1, 50), st.integers(0, 2**31))
+def test_whole_multiples_of_a_given_step_come_back_exactly(exponent, most, clients, seed):
+    step = 2.0**exponent
+    form = FixedPoint(clients, 32, most * step, 1000, given_step=step)
+    assert form.step(1.0) == step
+    whole = np.random.default_rng(seed).integers(-most, most, (clients, 20), endpoint=True)
+    total = np.zeros(21, form.dtype)
+    for own in whole:
+        total += form.encode((own * step * (1 + 1e-6)).astype(np.float32), 1.0)
+    found, weight = form.decode(total)
+    assert weight == clients
+    assert np.array_equal(found, whole.sum(0) * step)
+
+
+def test_a_given_step_needs_room():
+    with pytest.raises(InputError, match=r"bits: got 32; expected 64, .* than 1: numbers up to 0.5 fit"):
+        FixedPoint(3, 32, 1.0, given_step=2.0**-30)
+    assert FixedPoint(3, 64, 1.0, given_step=2.0**-30).scale == 2**30

@@ -210,7 +210,7 @@ def test_a_change_of_the_clipping_norm_is_not_longer_once_it_is_masked():
     config = PrivacyConfig(
         noise_multiplier=1.0, secure_aggregation=True, masks={"bits": 32, "largest_change": 1.0}
     )
-    form = config.masked(4).encoding(4)
+    form = config.masked(4, 4).encoding(4)
     change = np.full(1000, 0.51 * form.step(1.0))
     found, _ = form.decode(form.encode(change, 1.0))
     assert np.linalg.norm(found) <= np.linalg.norm(change)
@@ -224,6 +224,78 @@ class Spoil(ft.ClientStep):
 
     def after(self, client, update):
         return replace(update, params=update.params * torch.nan) if client.number < self.first else update
+
+
+FLOAT = {"noise_multiplier": 2.0, "delta": 1e-3, "clipping_norm": 0.1, **MASKED}
+DISCRETE = {**FLOAT, "discrete": True}
+
+
+@pytest.mark.parametrize("noise", ["server", "clients"])
+@pytest.mark.parametrize(
+    "settings", [{}, EARLIER, {"participation": {"dropout": 0.2}}], ids=["all", "one block", "dropout"]
+)
+def test_discrete_noise_is_whole_and_as_large_as_the_account_says(text, noise, settings):
+    pytest.importorskip("dp_accounting")
+    given = {"clients": 4, "cohort": 4, "rounds": 1, **settings}
+    config = tiny(text, **given, privacy={**DISCRETE, "noise": noise})
+    found = simulate(config)
+    start = simulate(config.model_copy(update={"server_lr": 1e-12})).params
+    steps = (found.params - start).double().numpy() * 4 / config.privacy.mean(4).grid.step
+    assert np.abs(steps - np.rint(steps)).max() < 0.1, "parameters have rounded the steps a little"
+    quiet = simulate(tiny(text, **given, privacy={**FLOAT, "noise_multiplier": 1e-4}))
+    noisy = (found.params - quiet.params).double().numpy()[steps != 0]
+    assert noisy.std() == pytest.approx(2.0 * 0.1 / 4, rel=5 / np.sqrt(2 * len(noisy)))
+    as_floats = simulate(tiny(text, **given, privacy={**FLOAT, "noise": noise}))
+    assert found.summary["epsilon"] == as_floats.summary["epsilon"]
+
+
+def test_discrete_noise_has_the_same_bits_for_all_workers_and_after_a_kill(text, tmp_path):
+    pytest.importorskip("dp_accounting")
+    given = {"cohort": 3, "participation": {"dropout": 0.1}, "privacy": {**DISCRETE, "noise": "clients"}}
+    whole = simulate(tiny(text, **given))
+    with pytest.raises(Killed):
+        simulate(tiny(text, **given), tmp_path / "out", callbacks=[Kill(4)])
+    assert torch.equal(simulate(tiny(text, **given), tmp_path / "out", resume=True).params, whole.params)
+    other = tiny(text, **given, execution={"executor": "processes:2"})
+    assert torch.equal(simulate(other).params, whole.params)
+
+
+@pytest.mark.parametrize("noise", ["server", "clients"])
+def test_a_round_without_a_sum_has_discrete_noise_too(text, noise):
+    pytest.importorskip("dp_accounting")
+    spoil = {"kind": f"{__name__}:Spoil", "first": 4}
+    given = {"client_steps": [spoil], "clients": 4, "cohort": 4, "rounds": 1}
+    config = tiny(text, **given, privacy={**DISCRETE, "noise": noise})
+    start = simulate(config.model_copy(update={"server_lr": 1e-12})).params
+    moved = simulate(config).params - start
+    assert float(moved[moved != 0].std()) == pytest.approx(2.0 * 0.1 / 4, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "message"),
+    [
+        ({"secure_aggregation": False}, r"privacy.discrete: got True; expected no value with secure_agg"),
+        ({"noise_multiplier": 0.0}, r"privacy.discrete: got True; expected false without noise"),
+        ({"clipping_norm": 1e-6}, r"privacy.discrete: got True; expected a larger clipping norm or noise"),
+        (
+            {"noise_multiplier": 0.1, "masks": {"bits": 32, "largest_change": 2.0**20}},
+            r"privacy.masks.bits: got 32; expected 64, or a smaller largest_change",
+        ),
+    ],
+)
+def test_discrete_noise_that_does_not_fit_is_refused(text, privacy, message):
+    pytest.importorskip("dp_accounting")
+    with pytest.raises(InputError, match=message):
+        simulate(tiny(text, privacy={**DISCRETE, **privacy}))
+
+
+def test_the_sum_has_room_for_discrete_noise():
+    given = {"noise_multiplier": 1.0, "secure_aggregation": True, "discrete": True}
+    config = PrivacyConfig(**given, masks={"bits": 32, "largest_change": 8.0})
+    most = 2**16  # of 2^15 steps each, whose sum alone would just fit
+    config.check_range(most - 2, most - 2)
+    with pytest.raises(InputError, match=r"privacy.masks.bits: got 32; expected 64 with privacy.discrete"):
+        config.check_range(most - 1, most - 1)
 
 
 @pytest.mark.parametrize("noise", ["server", "clients"])
