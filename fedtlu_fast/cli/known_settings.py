@@ -53,6 +53,7 @@ BESIDE = {
     "privacy.quantile": PRIVATE,
     "privacy.count_noise": f"{PRIVATE} privacy.quantile=0.5",
     "privacy.noise": PRIVATE,
+    "privacy.discrete": f"{PRIVATE} {MASKED}",
     "privacy.accountant": f"{PRIVATE} participation.sampler=poisson",
     "privacy.masks.bits": f"{MASKED} privacy.masks.largest_weight=1000",
     "privacy.masks.largest_change": MASKED,
