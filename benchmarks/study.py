@@ -4,6 +4,7 @@
     python benchmarks/study.py RUNS --settings scratch-1 --seeds 3 --out TABLES
     python benchmarks/study.py RUNS --minutes 60 --out TABLES     begins no further setting after an hour
     python benchmarks/study.py RUNS --plan benchmarks/privacy.yaml --seeds 5 --out TABLES
+    python benchmarks/study.py RUNS --plan benchmarks/compression.yaml --seeds 5 --out TABLES
 
 The settings are in study.yaml beside this file, or in another plan. Each is a comparison in a directory of
 its own in RUNS, which `fedtlu compare --resume` could continue too; finished arms are not run again, and
@@ -11,12 +12,12 @@ the warm-up of a seed is run once. Another number of seeds is another comparison
 --out each setting has a CSV with a row for every arm: perplexity (exp of the loss, whatever the task) on
 the global test and on the clients' own tests, gain over random choice of the same seed, its 95% interval
 over seeds (Student's t), and the share of the oracle's gain; where a task has one, the accuracy of the
-global test; params_sha256 begins the digests of the final parameters, by seed. Where clients choose, it
-also has their agreement (the mean Jaccard index of two clients' blocks), the mean number of different
-blocks that arrive in a round, and the share of what their own choices are worth that they keep, by the
-gains that the arm's own rounds recorded. Another CSV, SETTING-one-round.csv, says how well each score finds
-the blocks that help most in one round, by what the random arm recorded: the columns of `fedtlu history
---benefit`.
+global test, and where clients compress, the megabytes that all of them sent; params_sha256 begins the
+digests of the final parameters, by seed. Where clients choose, it also has their agreement (the mean Jaccard
+index of two clients' blocks), the mean number of different blocks that arrive in a round, and the share of
+what their own choices are worth that they keep, by the gains that the arm's own rounds recorded. Another
+CSV, SETTING-one-round.csv, says how well each score finds the blocks that help most in one round, by what the
+random arm recorded: the columns of `fedtlu history --benefit`.
 """
 
 from __future__ import annotations
@@ -77,6 +78,11 @@ class Setting:
     def of_clients(self) -> bool:
         """Whether clients choose in some arms, so that rows say how."""
         return any("@" in arm for arm in self.arms)
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether clients compress in some arms, so that rows say how much they send."""
+        return any("client_steps" in arm for arm in self.arms)
 
     def __post_init__(self) -> None:
         if self.baseline not in self.arms:
@@ -140,6 +146,8 @@ def rows_of(setting: Setting, results: Sequence[ArmResult]) -> Iterator[dict[str
             row["accuracy_reach"] = optional(interval_reach([100 * own for own in accuracy]))
         if (epsilon := next(iter(runs.values())).summary.get("epsilon")) is not None:
             row["epsilon"] = figure(epsilon)
+        if setting.of_bytes:
+            row["megabytes_up"] = figure(fmean(run.summary["bytes_up"] for run in runs.values()) / 1e6)
         row["params_sha256"] = " ".join(run.summary["params_sha256"][:12] for run in runs.values())
         row |= choices_of(list(runs.values())) if setting.of_clients else {}
         row["seconds"] = figure(fmean(run.summary["seconds"] for run in runs.values()))
