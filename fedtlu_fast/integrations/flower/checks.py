@@ -51,6 +51,13 @@ def say_what_is_decided(selector: Selector, room: ServerRoom) -> None:
     log(level, "FedTLU decides on %.0f%% of the parameters: %s", 100 * share, groups or "no blocks are alike")
 
 
+def warn_of_cohort(update: LayerUpdate, asked: int) -> None:
+    """Warns if another number of clients is asked than that by which the private sum is divided."""
+    if update.privacy is not None and asked != update.privacy.cohort:
+        said = "%d clients are asked, and PrivateMean divides the sum by cohort=%d"
+        log(WARNING, f"{said}. The account has to know how many are asked.", asked, update.privacy.cohort)
+
+
 def check_replies(contents: Sequence[RecordDict], weighted_by: str) -> None:
     """Refuses replies that cannot be averaged; unlike Flower's check it allows that some arrays are missing.
 

@@ -14,7 +14,12 @@ from torch import nn
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.integrations.arrays import Arrays
 from fedtlu_fast.integrations.flower.arrays import view_of_bytes
-from fedtlu_fast.integrations.flower.checks import check_masked, dotted_names, say_what_is_decided
+from fedtlu_fast.integrations.flower.checks import (
+    check_masked,
+    dotted_names,
+    say_what_is_decided,
+    warn_of_cohort,
+)
 from fedtlu_fast.integrations.flower.steps import metrics_of, step_of
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.integrations.layer_update import without_settings
@@ -66,6 +71,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
         pairs: list[tuple[ClientProxy, FitIns]] = super().configure_fit(
             server_round, parameters, client_manager
         )
+        warn_of_cohort(self.update, len(pairs))
         return pairs
 
     def aggregate_fit(

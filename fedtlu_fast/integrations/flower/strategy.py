@@ -15,7 +15,12 @@ from torch import nn
 
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.integrations.flower.arrays import views_of
-from fedtlu_fast.integrations.flower.checks import check_replies, dotted_names, say_what_is_decided
+from fedtlu_fast.integrations.flower.checks import (
+    check_replies,
+    dotted_names,
+    say_what_is_decided,
+    warn_of_cohort,
+)
 from fedtlu_fast.integrations.flower.chosen_layers import CHOSEN
 from fedtlu_fast.integrations.flower.orders import LayerOrders
 from fedtlu_fast.integrations.flower.steps import metrics_of, step_of
@@ -94,6 +99,7 @@ class FedTLU(FedAvg):  # type: ignore[misc]
             self._model.load(views_of(arrays, self._dotted))
         # A list: Flower's grids go through the messages more than once.
         messages = list(super().configure_train(server_round, arrays, config, grid))
+        warn_of_cohort(self.update, len(messages))
         self._asked = {}
         if self._orders is None:
             return messages

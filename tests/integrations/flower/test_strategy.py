@@ -15,6 +15,7 @@ from fedtlu_fast.aggregation.server_optimizer import Momentum
 from fedtlu_fast.integrations.global_model import GlobalModel
 from fedtlu_fast.integrations.layer_update import LayerUpdate
 from fedtlu_fast.integrations.round import Round
+from fedtlu_fast.privacy.private_mean import PrivateMean
 
 pytest.importorskip("flwr.serverapp.strategy", reason="needs Flower, see docs/guides/flower.md")
 from support.flower_messages import LocalGrid, record_of, reply
@@ -159,3 +160,11 @@ def test_wrong_settings_are_refused_by_name():
         FedTLU(selection="oracle")
     with pytest.raises(TypeError, match="fraction_trian"):
         FedTLU(fraction_trian=0.5)
+
+
+@pytest.mark.parametrize("cohort", [4, 2])
+def test_a_private_mean_of_another_cohort_is_warned_of(caplog, cohort):
+    caplog.set_level(logging.WARNING, "flwr")
+    ran(FedTLU(privacy=PrivateMean(0.5, cohort, 1.0), **COMMON), rounds=1)
+    said = "4 clients are asked, and PrivateMean divides the sum by cohort=2"
+    assert (said in caplog.text) == (cohort == 2)
