@@ -60,6 +60,29 @@ class Arm:
     says_shares: bool = False
 
 
+def check_arms(config: RunConfig, selectors: Sequence[str]) -> None:
+    """Checks what arms have to share to be compared: their tests, and the account of their warm-up.
+
+    Args:
+        config: the settings of all arms, apart from selector and seed.
+        selectors: the names of the arms; see `variants`.
+
+    Raises:
+        InputError: there is no such selector, its settings do not fit, or arms differ where they must not.
+    """
+    arms = {selector: arm_config(config, selector, 0) for selector in selectors}
+    for name in ("held_out", "local_held_out"):
+        for selector, own in arms.items():
+            kept, first = (getattr(one.evaluation, name) for one in (own, arms[selectors[0]]))
+            if kept != first:
+                expected = f"evaluation.{name}={first} as in {selectors[0]}: held-out samples are in no test"
+                fix = f"Set evaluation.{name}={max(kept, first)} for the whole comparison."
+                raise InputError(SELECTORS, selector, expected, fix)
+    if min(config.warmup_rounds, config.rounds) and len(selectors) > 1:
+        for selector, own in arms.items():
+            _check_account(config, own, selector)
+
+
 def plan_arms(
     config: RunConfig,
     selectors: Sequence[str],
@@ -92,8 +115,6 @@ def plan_arms(
         for selector in selectors:
             name = arm_name(selector, seed)
             own = arm_config(config, selector, seed)
-            if shared:
-                _check_account(config, own, selector)
             if measured:
                 own = own.model_copy(
                     update={"evaluation": own.evaluation.model_copy(update={"flops": "always"})}

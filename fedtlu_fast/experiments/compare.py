@@ -14,7 +14,7 @@ from pathlib import Path
 from fedtlu_fast.config import RunConfig
 from fedtlu_fast.errors import InputError, InterruptedRunError, ResumableError
 from fedtlu_fast.experiments.arm_runs import Progress, run_comparison
-from fedtlu_fast.experiments.arms import arm_config, arm_paths, is_finished, plan_arms
+from fedtlu_fast.experiments.arms import arm_paths, check_arms, is_finished, plan_arms
 from fedtlu_fast.experiments.comparison_settings import arranged_text, resumed, settled
 from fedtlu_fast.experiments.references import with_warmup
 from fedtlu_fast.machine import cores
@@ -59,8 +59,7 @@ def compare(
         InterruptedRunError: Ctrl-C was pressed; the comparison can be resumed.
         FedtluError: an arm failed.
     """
-    for selector in selectors:
-        arm_config(config, selector, 0)
+    check_arms(config, selectors)
     selectors = with_warmup(selectors, config.warmup_rounds)
     for field, values in ((SELECTORS, selectors), (SEEDS, seeds)):
         if not values or len(set(values)) < len(values):

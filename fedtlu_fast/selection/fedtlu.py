@@ -13,7 +13,7 @@ from fedtlu_fast.scoring.units import ScoredLayers
 from fedtlu_fast.selection.evidence import Evidence, Mask
 from fedtlu_fast.selection.room import Room
 from fedtlu_fast.selection.selector import Ranking
-from fedtlu_fast.selection.told import check_told
+from fedtlu_fast.selection.told import check_told, warn_of_none
 
 
 def _known(value: Any) -> Any:
@@ -42,7 +42,9 @@ class ByMetric(Ranking):
         Raises:
             InputError: The metric has no number for any block in this round (`check_told`).
         """
-        check_told("metric", self.metric, evidence.metrics[self.metric], evidence, room)
+        values = evidence.metrics[self.metric]
+        check_told("metric", self.metric, values, evidence, room)
+        warn_of_none(self.metric, values, evidence, room)
         return Ranking.choose(self, evidence, room)
 
 

@@ -112,3 +112,13 @@ def test_other_errors_have_no_such_hint():
         with pytest.raises(InputError) as error:
             FunctionSelector(function).choose(evidence, ROOM)
         assert "@asks" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [FedTLU, Smoothed, Coverage])
+def test_a_metric_that_ranks_no_block_is_warned_of(kind, caplog):
+    choose(kind, [1.0, -1.0, -1.0, -1.0, 2.0])
+    assert "round 1: excess ranks no block, and the first ones are taken" in caplog.text
+    caplog.clear()
+    choose(kind, [1.0, -1.0, -0.5, -1.0, 2.0])
+    choose(kind, [-1.0] * 5, torch.zeros(LAYOUT.size))
+    assert not caplog.text

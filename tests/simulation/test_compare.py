@@ -164,6 +164,14 @@ def test_bad_arms_are_refused_and_nothing_is_written(
 
 
 @pytest.mark.usefixtures("in_process")
+def test_arms_with_other_held_out_samples_are_refused(text: Path, tmp_path: Path) -> None:
+    arms = ["random", "oracle+evaluation.held_out=4"]
+    message = r"selectors: got 'oracle\+evaluation.held_out=4'; expected evaluation.held_out=0 as in random"
+    with pytest.raises(InputError, match=message):
+        compare(tiny(text), arms, [0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_settings_that_do_not_fit_are_refused_before_the_warmup(text: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="keep"):
         compare(tiny(text, selection={"keep": 9}), ("full", "fedtlu"), (0,), tmp_path / "out")
