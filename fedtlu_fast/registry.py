@@ -249,7 +249,7 @@ def find(kind: str, name: str, field: str) -> Any:
         raise InputError(field, name, expected)
     if not colon:
         expected = f"one of {choice(known, ALL_SETTINGS)}, or package.module:Name of your own"
-        raise InputError(field, name, expected, near=nearest(name, known))
+        raise InputError(field, name, expected, near=by_metric(kind, name) or nearest(name, known))
     if module == "__main__" or "<" in path:
         where = "in a script, a notebook or a function, or is no function but called like one"
         expected = f"a name that other processes can import, but this was defined {where}"
@@ -266,6 +266,11 @@ def find(kind: str, name: str, field: str) -> Any:
         expected = f"a name that can be imported; {cause(error)}"
         raise InputError(field, name, expected, fix) from error
     return found
+
+
+def by_metric(kind: str, name: str) -> str:
+    """Returns the selector that ranks by a metric whose name was given for a selector's; else nothing."""
+    return f"fedtlu:{name}" if kind == "selector" and name in names("metric") else ""
 
 
 def _imported(module: str) -> ModuleType:

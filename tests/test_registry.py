@@ -17,6 +17,7 @@ from fedtlu_fast.config import AggregationConfig, RunConfig
 from fedtlu_fast.config.chooser import Unfound
 from fedtlu_fast.config.names import setting_paths
 from fedtlu_fast.config.settings import laid_over, load_config, parse_config, read_config
+from fedtlu_fast.experiments.variants import with_variant
 from fedtlu_fast.participation.samplers import ByLoss
 from fedtlu_fast.parts import make, parameters, part, values
 from fedtlu_fast.registry import NAMES, described, find, names, spelled
@@ -96,6 +97,14 @@ def test_a_part_that_needs_a_value_says_so():
 def test_names_that_nothing_has(name, message):
     with pytest.raises(InputError, match=message):
         find("rule", name, "rule")
+
+
+def test_a_metric_in_the_place_of_a_selector_is_told_how_to_be_one():
+    with pytest.raises(InputError, match=r"selector: got 'pairs'. Did you mean fedtlu:pairs\?"):
+        find("selector", "pairs", "selector")
+    with pytest.raises(InputError, match=r"selectors: got 'votes'. Did you mean fedtlu:votes\?"):
+        with_variant(RunConfig(), "votes")
+    assert with_variant(RunConfig(), "fedtlu:votes").selection.selector.metric == "votes"
 
 
 def test_an_installed_package_adds_names_and_replaces_none(monkeypatch):

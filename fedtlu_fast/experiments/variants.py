@@ -28,7 +28,7 @@ from fedtlu_fast.config.settings import laid_over
 from fedtlu_fast.errors import InputError, choice, nearest
 from fedtlu_fast.experiments.references import REFERENCES
 from fedtlu_fast.parts import parameters
-from fedtlu_fast.registry import find, names
+from fedtlu_fast.registry import by_metric, find, names
 from fedtlu_fast.runs.results import NO_BUDGET
 from fedtlu_fast.selection import FunctionSelector, Selector
 
@@ -60,7 +60,7 @@ def with_variant(config: RunConfig, name: str) -> RunConfig:
         known = [*names("selector"), *REFERENCES]
         expected = f"some of {choice(known)}; or NAME@BUDGET, of the clients' {own}"
         near = nearest(head, [*names("selector"), *_of_client_names(), *REFERENCES])
-        raise InputError(wording.SELECTORS, head, expected, near=near)
+        raise InputError(wording.SELECTORS, head, expected, near=by_metric("selector", head) or near)
     return _as_all(config, name, laid_over(config, [f"selection.selector={head}", *changes]))
 
 
