@@ -202,16 +202,8 @@ def _left_out(found: dict[str, Any]) -> list[str]:
 
 def _blocks(rows: list[dict[str, Any]], top: int | None, prefix: str, metric: str | None) -> Table:
     table = Table(title="Blocks, best first within their group", title_justify="left")
-    value = (metric,) if metric else ()
-    for head in (
-        "group",
-        "rank",
-        "block",
-        *value,
-        "excess" if metric else "block score",
-        "L2 of change",
-        "parameters",
-    ):
+    value = (metric, EXCESS) if metric else ("block score",)
+    for head in ("group", "rank", "block", *value, "L2 of change", "parameters"):
         table.add_column(head, justify="left" if head in ("group", "block") else "right", overflow="fold")
     previous = ""
     for row in rows:

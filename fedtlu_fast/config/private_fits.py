@@ -147,7 +147,8 @@ def _other_rule(config: RunConfig, expected: str) -> Iterator[InputError]:
 def _selector(config: RunConfig, expected: str) -> Iterator[InputError]:
     if asked := sorted(config.selection.selector.asked() & set(OF_CLIENTS)):
         field, value = config.ranked_by
-        fix = f"{value} asks for {' and '.join(asked)}. excess (Eq. 1), l2_per_parameter and relative_change need the aggregate alone."
+        alone = "excess (Eq. 1), l2_per_parameter and relative_change need the aggregate alone."
+        fix = f"{value} asks for {' and '.join(asked)}. {alone}"
         yield InputError(field, value, expected, fix)
 
 
