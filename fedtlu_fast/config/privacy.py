@@ -14,7 +14,7 @@ from fedtlu_fast.config.section import check_unused
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.privacy.accountants import Accountant, Rdp
 from fedtlu_fast.privacy.private_mean import FARTHEST, PrivateMean, Quantile
-from fedtlu_fast.secure.secure_sum import SecureSum
+from fedtlu_fast.secure.secure_sum import FEWEST, SecureSum
 
 FINE = 4
 """The least standard deviation of a client's noise, in steps of masked numbers. What rounding then tells of
@@ -142,6 +142,9 @@ class PrivacyConfig(PartsSection):
         Raises:
             InputError: the sum of so many clients does not fit, or there are too few for a sum.
         """
+        if clients < FEWEST:
+            expected = f"{FEWEST} or more with privacy.secure_aggregation=true"
+            raise InputError("cohort", clients, expected, "A sum of one is a client's own change.")
         toward_zero = self.on and self.noise == "server" and not self.discrete
         grid = self.mean(cohort).grid if self.discrete and self.noise_multiplier else None
         given = self.masks.model_dump()
@@ -194,7 +197,9 @@ class PrivacyConfig(PartsSection):
         elif self.quantile is None:
             others = set(type(self).model_fields) - {"clip_lr", "count_noise"}
             check_unused(self, others, "quantile=null")
+        if not self.secure_aggregation and self.discrete:
+            expected = "false: whole numbers are those of secure aggregation"
+            raise InputError("discrete", True, expected, "Or set privacy.secure_aggregation=true.")
         if not self.secure_aggregation:
-            unused = set(type(self).model_fields) - {"masks", "discrete"}
-            check_unused(self, unused, "secure_aggregation=false")
+            check_unused(self, set(type(self).model_fields) - {"masks"}, "secure_aggregation=false")
         return self

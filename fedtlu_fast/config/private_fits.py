@@ -11,6 +11,7 @@ from fedtlu_fast.client_steps.step import compresses, does
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.participation import Poisson, Uniform
 from fedtlu_fast.scoring.block_metrics import OF_CLIENTS
+from fedtlu_fast.secure.secure_sum import fewest_of
 
 if TYPE_CHECKING:
     from fedtlu_fast.config.run import RunConfig
@@ -32,7 +33,8 @@ def check_private(config: RunConfig) -> None:
         for error in _beyond_sums(config, f"with {given.sums}"):
             raise error
     if given.secure_aggregation:
-        given.masked(drawn(config), config.cohort)  # refuses what does not fit
+        if not (given.discrete and given.noise_multiplier is None):  # the steps follow from the noise
+            given.masked(drawn(config), config.cohort)  # refuses what does not fit
         for error in _beyond_masks(config, f"with {given.sums}"):
             raise error
 
@@ -123,6 +125,14 @@ def _beyond_masks(config: RunConfig, when: str) -> Iterator[InputError]:
             f"client decides whether another counts"
         )
         yield InputError("participation.sampler", "poisson", expected)
+    asked = drawn(config)
+    needed = fewest_of(asked, config.privacy.masks.threshold)
+    if needed > config.cohort:
+        expected = (
+            f"less {when}: of {asked} clients that are drawn {needed} have to send "
+            f"(privacy.masks.threshold), and {config.cohort} may"
+        )
+        yield InputError("participation.over_selection", config.participation.over_selection, expected)
     if config.privacy.quantile is not None:
         expected = f"null {when}: clients send bits for it, which are not masked"
         yield InputError("privacy.quantile", config.privacy.quantile, expected)

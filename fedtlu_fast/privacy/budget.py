@@ -41,7 +41,10 @@ class Account:
         if self.budget is None or self.epsilon(rounds) <= self.budget:
             return
         most = self.accountant.rounds(self.budget, self.release, rounds, self.delta)
+        if not most:
+            expected = f"more noise: with this even one round costs more than privacy.epsilon={self.budget:g}"
+            raise InputError("privacy.noise_multiplier", self.release.noise_multiplier, expected)
         noise = f"noise_multiplier {self.release.noise_multiplier:g}"
         expected = f"at most {most} with privacy.epsilon={self.budget:g} and {noise}"
-        fix = "Run fewer rounds, or set a larger epsilon or noise_multiplier."
+        fix = "Run fewer rounds, or start a run with a larger epsilon or noise_multiplier."
         raise InputError("rounds", rounds, expected, fix)

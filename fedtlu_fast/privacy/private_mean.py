@@ -209,11 +209,12 @@ class _Noisy(ServerHalf):
         step, clients = self._step, aggregated.weight
         draws = generator(self._facts.seed, NOISE, self._round)
         missing = 1.0 if step.noise == "server" else max(0.0, 1 - clients / step.cohort)
-        if step.discrete and aggregated.empty:
-            alone = step.grid.rest(draws, len(aggregated.change), 0) * (step.grid.step / step.cohort)
-            change = torch.from_numpy(alone).to(aggregated.change)
-        elif step.discrete:
-            change = aggregated.change * (clients / step.cohort)  # the sum came with its noise
+        if step.discrete:
+            total = aggregated.change  # the sum of all clients, with its noise, as of one client
+            if aggregated.empty:
+                alone = step.grid.rest(draws, len(total), 0) * step.grid.step
+                total = torch.from_numpy(alone).to(total)
+            change = total / step.cohort
         else:
             change = step.noisy(aggregated.change, clients, self._clip, draws, missing)
         if not step.noise_multiplier:
@@ -255,8 +256,9 @@ def _check_resolution(params: Tensor, step: PrivateMean) -> None:
     grid = step.grid
     largest = float(params.abs().max()) + step.clip + FARTHEST * grid.deviation * grid.step
     if largest * RESOLUTION >= grid.step / 2:
-        expected = f"a larger clipping norm or noise: parameters of {largest:.3g} do not hold {grid.step:.2g}"
-        raise InputError("privacy.discrete", True, expected)
+        expected = f"false: parameters and changes up to {largest:.3g} cannot hold steps of {grid.step:.2g}"
+        fix = "Or start a run with a larger privacy.clipping_norm or noise_multiplier."
+        raise InputError("privacy.discrete", True, expected, fix)
 
 
 def clipped(

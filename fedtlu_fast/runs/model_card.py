@@ -172,7 +172,7 @@ def _setting(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[st
         "blocks chosen by clients": str(chosen["selector"]),
         **({KEPT: NOT_HERE} if chosen.get("personal", "none") not in ("none", []) else {}),
         **_privacy(settings, summary),
-        "seed": str(summary["seed"]),
+        **({} if "seed" in _hidden(summary) else {"seed": str(summary["seed"])}),
     }
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, log2
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +53,10 @@ class FixedPoint:
     def __post_init__(self) -> None:
         if self.scale > self.finest:
             room = self.reach * self.finest / self.scale
+            more = "64, or " if self.bits < max(get_args(Bits)) else ""
             expected = (
-                f"64, or a smaller largest_change than {self.largest_change:g}: numbers up to {room:g} "
-                f"fit in steps of {self.given_step:.2g}"
+                f"{more}a smaller largest_change than {self.largest_change:g}, or larger steps: numbers up "
+                f"to {room:.3g} fit in steps of {self.given_step:.2g}"
             )
             raise InputError("bits", self.bits, expected)
         if self.scale < LEAST_SCALE * self.unit:

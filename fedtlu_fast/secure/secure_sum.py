@@ -69,7 +69,8 @@ class SecureSum(ClientStep):
         toward_zero: whether numbers are rounded toward zero, so that no change gets longer than it was
             clipped; a run sets it where the server adds the noise. A client's own noise would get shorter.
         grid: the steps of changes with discrete noise, of which the server adds its part to the sum while
-            it still consists of whole numbers; None: there is no such noise.
+            it still consists of whole numbers, and passes on the sum as one change; None: there is no such
+            noise.
     """
 
     clients: Annotated[int, Field(ge=FEWEST)]
@@ -97,7 +98,7 @@ class SecureSum(ClientStep):
 
     def needed(self, clients: int) -> int:
         """Returns the number of clients, of so many, that have to send."""
-        return max(FEWEST, floor(self.threshold * clients + 1e-9) + 1)
+        return fewest_of(clients, self.threshold)
 
     @override
     def check(self, facts: RunFacts) -> None:
@@ -112,6 +113,11 @@ class SecureSum(ClientStep):
         sizes = layout.block_sizes()
         numbers = sum(sizes[block] for block in blocks) + 1
         return self.bits // 8 * numbers + bytes_up(self.clients)
+
+
+def fewest_of(clients: int, threshold: float) -> int:
+    """Returns how many of so many drawn clients have to send: more than the threshold's share."""
+    return max(FEWEST, floor(threshold * clients + 1e-9) + 1)
 
 
 class _Network(ServerHalf):
@@ -163,6 +169,9 @@ class _Network(ServerHalf):
         if not self._sent:
             return  # the sum of zeros, which no arrival stands for
         change, self._weight = self._encoding.decode(self._noisy(total))
+        if self._step.grid is not None:
+            # The sum and not the mean: by its rounding, a mean would tell how many clients are in it.
+            self._weight = 1.0
         params = self._context.params
         moved = torch.from_numpy(change.astype(np.float32)).to(params.device)
         vectors = moved[: len(params)], moved[len(params) :]

@@ -51,10 +51,15 @@ def test_a_budget_finds_its_noise_and_is_kept(text):
 
 
 def test_rounds_beyond_the_budget_are_refused_before_the_first(text, tmp_path):
-    config = private(text, {"epsilon": 4.0, "noise_multiplier": 0.5})
-    with pytest.raises(InputError, match=r"rounds: got 5; expected at most \d with privacy.epsilon=4"):
-        simulate(config, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    little = private(text, {"epsilon": 4.0, "noise_multiplier": 0.5})
+    enough = private(text, {"epsilon": 4.0, "noise_multiplier": 1.0})
+    for config, message in (
+        (little, r"privacy.noise_multiplier: got 0.5; .* even one round costs more than privacy.epsilon=4"),
+        (enough, r"rounds: got 5; expected at most [1-4] with privacy.epsilon=4"),
+    ):
+        with pytest.raises(InputError, match=message):
+            simulate(config, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_is_made_longer_goes_on_with_its_account_up_to_its_budget(text, tmp_path):

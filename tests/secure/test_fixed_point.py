@@ -88,6 +88,8 @@ def test_whole_multiples_of_a_given_step_come_back_exactly(exponent, most, clien
 
 
 def test_a_given_step_needs_room():
-    with pytest.raises(InputError, match=r"bits: got 32; expected 64, .* than 1: numbers up to 0.5 fit"):
+    with pytest.raises(InputError, match=r"bits: got 32; expected 64, .* than 1, .* numbers up to 0.5 fit"):
         FixedPoint(3, 32, 1.0, given_step=2.0**-30)
+    with pytest.raises(InputError, match=r"bits: got 64; expected a smaller largest_change than 1, or"):
+        FixedPoint(3, 64, 1.0, given_step=2.0**-90)
     assert FixedPoint(3, 64, 1.0, given_step=2.0**-30).scale == 2**30

@@ -261,6 +261,23 @@ def test_discrete_noise_has_the_same_bits_for_all_workers_and_after_a_kill(text,
 
 
 @pytest.mark.parametrize("noise", ["server", "clients"])
+@pytest.mark.parametrize("spoilt", range(4))
+def test_what_discrete_noise_publishes_does_not_tell_how_many_clients_counted(text, noise, spoilt):
+    """A quotient by their number would be rounded in another way for each number."""
+    pytest.importorskip("dp_accounting")
+    spoil = {"kind": f"{__name__}:Spoil", "first": spoilt}
+    given = {"client_steps": [spoil], "clients": 3, "cohort": 3, "rounds": 1}
+    config = tiny(text, **given, privacy={**DISCRETE, "noise": noise})
+    start = simulate(config.model_copy(update={"server_lr": 1e-30})).params
+    found = simulate(config).params
+    zeros = (start.abs() < 1e-20) & (found.abs() > 1e-20)
+    step = config.privacy.mean(3).grid.step
+    whole = (found[zeros].double() * 3 / step).round()
+    assert len(whole) > 50
+    assert torch.equal((whole * step).float() / 3, found[zeros])
+
+
+@pytest.mark.parametrize("noise", ["server", "clients"])
 def test_a_round_without_a_sum_has_discrete_noise_too(text, noise):
     pytest.importorskip("dp_accounting")
     spoil = {"kind": f"{__name__}:Spoil", "first": 4}
@@ -274,9 +291,9 @@ def test_a_round_without_a_sum_has_discrete_noise_too(text, noise):
 @pytest.mark.parametrize(
     ("privacy", "message"),
     [
-        ({"secure_aggregation": False}, r"privacy.discrete: got True; expected no value with secure_agg"),
+        ({"secure_aggregation": False}, r"privacy.discrete: got True; expected false: whole"),
         ({"noise_multiplier": 0.0}, r"privacy.discrete: got True; expected false without noise"),
-        ({"clipping_norm": 1e-6}, r"privacy.discrete: got True; expected a larger clipping norm or noise"),
+        ({"clipping_norm": 1e-6}, r"privacy.discrete: got True; .* cannot hold steps of 9.3e-10"),
         (
             {"noise_multiplier": 0.1, "masks": {"bits": 32, "largest_change": 2.0**20}},
             r"privacy.masks.bits: got 32; expected 64, or a smaller largest_change",
@@ -287,6 +304,20 @@ def test_discrete_noise_that_does_not_fit_is_refused(text, privacy, message):
     pytest.importorskip("dp_accounting")
     with pytest.raises(InputError, match=message):
         simulate(tiny(text, privacy={**DISCRETE, **privacy}))
+
+
+def test_discrete_noise_of_a_budget_takes_its_steps_from_the_noise_that_is_found(text):
+    pytest.importorskip("dp_accounting")
+    given = {**DISCRETE, "noise_multiplier": None, "epsilon": 8.0, "masks": {"bits": 32}}
+    assert simulate(tiny(text, privacy=given)).summary["epsilon"] <= 8
+
+
+def test_a_cohort_that_can_never_be_enough_is_refused(text):
+    given = {"clients": 10, "cohort": 4, "participation": {"over_selection": 1.5}}
+    message = r"over_selection: got 1.5; expected less .*: of 6 clients that are drawn 5 have to send"
+    with pytest.raises(InputError, match=message):
+        tiny(text, privacy=MASKED, **given)
+    tiny(text, privacy=MASKED, **{**given, "participation": {"over_selection": 1.2}})
 
 
 def test_the_sum_has_room_for_discrete_noise():
