@@ -13,6 +13,7 @@ import argparse
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 
@@ -30,6 +31,8 @@ SCORES = {
 }
 """Arms by the names that the tables give them."""
 FIXED = {"first": "first", "last": "last", "all": "full"}
+ABREAST = 6
+"""Panels of the picture beside each other."""
 ORACLES = ("oracle", "smoothed:benefit", "always:", "first", "last")
 """Beginnings of the arms among which the best choice is."""
 
@@ -125,8 +128,12 @@ def draw(tables: dict[str, dict[str, Arm]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     columns = SCORES | FIXED
-    figure, axes = plt.subplots(1, len(tables), figsize=(2.6 * len(tables), 4), sharey=True, squeeze=False)
-    for axis, (setting, arms) in zip(axes[0], tables.items(), strict=True):
+    rows = ceil(len(tables) / ABREAST)
+    across = ceil(len(tables) / rows)
+    figure, axes = plt.subplots(rows, across, figsize=(2.4 * across, 4 * rows), sharey=True, squeeze=False)
+    for axis in axes.flat[len(tables) :]:
+        axis.set_axis_off()
+    for axis, (setting, arms) in zip(axes.flat, tables.items(), strict=False):
         known = [(place, arms[arm].gains) for place, arm in enumerate(columns.values()) if arm in arms]
         axis.axvline(0, color="grey", linewidth=0.8)
         best = fmean(best_of(arms).gains)
