@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fedtlu_fast.changes.kinds import Kind, by_kind, kinds
 from fedtlu_fast.changes.ranking import Row, block_rows, kind_rows, layer_rows
-from fedtlu_fast.errors import InputError, choice, not_one_of
+from fedtlu_fast.errors import InputError, choice, nearest, not_one_of
 from fedtlu_fast.layout import Block, ParameterLayout
-from fedtlu_fast.registry import find, usable
+from fedtlu_fast.registry import names, usable
 from fedtlu_fast.scoring import LayerScores, LayerStats, Pooling
 from fedtlu_fast.scoring.block_metrics import Change, asked_by, measure, named
 from fedtlu_fast.wording import either
@@ -174,8 +174,10 @@ def check_metric(metric: str) -> None:
     Raises:
         InputError: There is no such metric, or it needs facts about single clients or held-out samples.
     """
-    find("metric", metric, "metric")
+    alone = [name for name in usable("metric") if not asked_by((name,))]
+    if metric not in names("metric") and ":" not in metric:
+        expected = f"{choice(alone)}, or package.module:name of your own"
+        raise InputError("metric", metric, expected, near=nearest(metric, alone))
     if facts := asked_by((metric,), "metric"):
-        alone = [name for name in usable("metric") if not asked_by((name,))]
         expected = f"a metric that needs no {named(facts)}"
         raise InputError("metric", metric, expected, f"Metrics of two states: {choice(alone)}.")

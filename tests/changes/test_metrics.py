@@ -62,7 +62,11 @@ def test_a_metric_by_its_dotted_name(pair):
 def test_metrics_that_do_not_fit_are_one_message_before_anything_is_read(pair, tmp_path):
     for metric, message in (
         ("agreement", "needs no facts about single clients. Metrics of two states: excess, l2_per"),
-        ("exces", "metric: got 'exces'. Did you mean excess"),
+        (
+            "exces",
+            "Did you mean excess. Expected excess, l2_per_parameter, relative_change, or pack",
+        ),
+        ("no.such:metric", "No module named 'no'"),
     ):
         with pytest.raises(InputError, match=message):
             ft.score(tmp_path / "gone", pair[1], metric=metric)
