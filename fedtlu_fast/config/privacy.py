@@ -201,5 +201,8 @@ class PrivacyConfig(PartsSection):
             expected = "false: whole numbers are those of secure aggregation"
             raise InputError("discrete", True, expected, "Or set privacy.secure_aggregation=true.")
         if not self.secure_aggregation:
-            check_unused(self, set(type(self).model_fields) - {"masks"}, "secure_aggregation=false")
+            try:
+                check_unused(self.masks, (), "secure_aggregation=false")
+            except InputError as error:
+                raise error.of(f"masks.{error.field}") from None
         return self
