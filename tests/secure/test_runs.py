@@ -412,7 +412,7 @@ def test_parts_that_send_or_need_more_are_refused_before_the_run(text, settings,
 @pytest.mark.parametrize(
     ("privacy", "message"),
     [
-        ({"masks": {"bits": 32}}, r"privacy.masks.bits: got 32; expected no value with secure_aggregation=false"),
+        ({"masks": {"bits": 32}}, r"privacy.masks.bits: got 32; expected no value with secure_agg"),
         ({**MASKED, "masks": {"bits": 16}}, r"privacy.masks.bits"),
         ({**MASKED, "masks": {"threshold": 0.3}}, r"privacy.masks.threshold: got 0.3"),
         (
