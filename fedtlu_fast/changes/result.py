@@ -174,10 +174,15 @@ def check_metric(metric: str) -> None:
     Raises:
         InputError: There is no such metric, or it needs facts about single clients or held-out samples.
     """
-    alone = [name for name in usable("metric") if not asked_by((name,))]
     if metric not in names("metric") and ":" not in metric:
+        alone = _of_two_states()
         expected = f"{choice(alone)}, or package.module:name of your own"
         raise InputError("metric", metric, expected, near=nearest(metric, alone))
     if facts := asked_by((metric,), "metric"):
         expected = f"a metric that needs no {named(facts)}"
-        raise InputError("metric", metric, expected, f"Metrics of two states: {choice(alone)}.")
+        raise InputError("metric", metric, expected, f"Metrics of two states: {choice(_of_two_states())}.")
+
+
+def _of_two_states() -> list[str]:
+    """Returns the names of the metrics that need nothing beside the change."""
+    return [name for name in usable("metric") if not asked_by((name,))]

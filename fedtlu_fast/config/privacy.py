@@ -151,7 +151,7 @@ class PrivacyConfig(PartsSection):
         try:
             return SecureSum(clients, **given, private=self.on, toward_zero=toward_zero, grid=grid)
         except InputError as error:
-            raise error.of("cohort" if error.field == "clients" else f"privacy.masks.{error.field}") from None
+            raise error.of(f"privacy.masks.{error.field}") from None
 
     def check_range(self, cohort: int, clients: int) -> None:
         """Checks that masked numbers hold the clients' shares of the noise: nothing is cut off or too coarse.
@@ -197,10 +197,10 @@ class PrivacyConfig(PartsSection):
         elif self.quantile is None:
             others = set(type(self).model_fields) - {"clip_lr", "count_noise"}
             check_unused(self, others, "quantile=null")
-        if not self.secure_aggregation and self.discrete:
-            expected = "false: whole numbers are those of secure aggregation"
-            raise InputError("discrete", True, expected, "Or set privacy.secure_aggregation=true.")
         if not self.secure_aggregation:
+            if self.discrete:
+                expected = "false: whole numbers are those of secure aggregation"
+                raise InputError("discrete", True, expected, "Or set privacy.secure_aggregation=true.")
             try:
                 check_unused(self.masks, (), "secure_aggregation=false")
             except InputError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -100,12 +100,7 @@ class Rdp(Accountant):
 
     @override
     def epsilon(self, release: Release, rounds: int, delta: float) -> float:
-        if (known := _known(release, rounds)) is not None:
-            return known
-        from dp_accounting.rdp import compute_epsilon
-
-        one = _rdp_of_a_round(release)
-        return float(compute_epsilon(one.orders, rounds * one.rdp, delta)[0])
+        return _epsilon("rdp", release, rounds, delta)
 
 
 @part
@@ -121,20 +116,26 @@ class Pld(Accountant):
 
     @override
     def epsilon(self, release: Release, rounds: int, delta: float) -> float:
-        if (known := _known(release, rounds)) is not None:
-            return known
-        return float(_losses_of_a_round(release).self_compose(rounds).get_epsilon_for_delta(delta))
+        return _epsilon("pld", release, rounds, delta)
 
 
 def _check_installed(kind: str) -> None:
     check_extra("dp_accounting", FIELD, kind, "privacy")
 
 
-def _known(release: Release, rounds: int) -> float | None:
-    """Returns the epsilon where nothing needs to be computed; None elsewhere."""
+@cache
+def _epsilon(kind: str, release: Release, rounds: int, delta: float) -> float:
+    """Returns the epsilon of these rounds; kept, since all arms of a comparison search for the same noise."""
     if not rounds:
         return 0.0
-    return None if release.noise_multiplier else inf
+    if not release.noise_multiplier:
+        return inf
+    if kind == "pld":
+        return float(_losses_of_a_round(release).self_compose(rounds).get_epsilon_for_delta(delta))
+    from dp_accounting.rdp import compute_epsilon
+
+    one = _rdp_of_a_round(release)
+    return float(compute_epsilon(one.orders, rounds * one.rdp, delta)[0])
 
 
 # What one round costs is kept, since every round's row asks for the sum so far.

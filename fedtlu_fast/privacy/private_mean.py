@@ -48,7 +48,7 @@ from fedtlu_fast.clients.trainer import ClientUpdate
 from fedtlu_fast.errors import InputError
 from fedtlu_fast.layout import ParameterLayout
 from fedtlu_fast.parts import part
-from fedtlu_fast.privacy.discrete import Grid
+from fedtlu_fast.privacy.discrete import TRIES, Grid
 from fedtlu_fast.privacy.noise import NormalDraws, normal
 from fedtlu_fast.randomness import generator
 
@@ -64,8 +64,6 @@ RESOLUTION = 2.0**-23
 """By what share two roundings to float32 move a number at most."""
 HALF = 0.5
 """The largest difference that one client makes in the sum of bits from each of which a half is subtracted."""
-TRIES = 4
-"""How often a change is scaled down, until rounding has not made it longer than the clipping norm."""
 
 
 @part

@@ -52,7 +52,7 @@ def warn_of_none(name: str, values: Vector, evidence: Evidence, room: Room) -> N
         room: the blocks that it may choose.
     """
     blocks = np.flatnonzero(room.open)
-    if _may_choose(evidence, blocks) and (values[:, blocks] == -1).all():
+    if (values[:, blocks] == -1).all() and _may_choose(evidence, blocks):
         said = "round %d: %s ranks no block, and the first ones are taken. Were there two clients or more?"
         logger.warning(said, evidence.round, name)
 
